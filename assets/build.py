@@ -1,0 +1,177 @@
+"""What a stage sees of the world: its inputs, its recipe, a folder to fill; and what it gives back.
+
+Every asset is made by one function `build(build: Build) -> StageReport` in its group's `defs.py`.
+The function reads `build.inputs`, writes Parquet (or WARC, or shards) into `build.output` and
+returns counts, statistics, samples and plots. It knows neither Dagster nor the store: the publisher
+(`orchestration/publish.py`) resolves the inputs before and stages, checks and merges after.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+
+RecipeT = TypeVar("RecipeT", bound=BaseModel)
+
+
+class BuildError(Exception):
+    """A stage cannot go on. The message says the rule, the value found, the file and row, and what to do."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One published partition of one asset: immutable files, read by their logical name.
+
+    `files` maps the logical name ("documents.parquet", "shard-00000.bin") to a readable local path,
+    which need not carry the same name (the store keeps objects under their SHA-256).
+    """
+
+    asset: str
+    partition: str | None
+    version: str
+    files: Mapping[str, Path]
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    def path(self, name: str) -> Path:
+        """Local path of one file. Raises BuildError naming the files that exist."""
+        try:
+            return self.files[name]
+        except KeyError:
+            where = f"{self.asset}/{self.partition}" if self.partition else self.asset
+            raise BuildError(f"{where} has no file {name!r}; it has {sorted(self.files)[:20]}") from None
+
+    def parts(self, table: str) -> list[Path]:
+        """Files of one table in order: `table.parquet`, or `table-00000.parquet`, `table-00001.parquet`, ..."""
+        names = sorted(n for n in self.files if n == f"{table}.parquet" or _is_part(n, table))
+        if not names:
+            self.path(f"{table}.parquet")
+        return [self.files[n] for n in names]
+
+    def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """The whole table in memory; for tables that are small by nature (decisions, manifests of a run)."""
+        cols = list(columns) if columns is not None else None
+        return pa.concat_tables([pq.ParquetFile(p).read(columns=cols) for p in self.parts(table)])
+
+    def batches(self, table: str, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
+        """The table as record batches of at most `rows` rows: memory stays bounded by a batch."""
+        cols = list(columns) if columns is not None else None
+        for part in self.parts(table):
+            yield from pq.ParquetFile(part).iter_batches(batch_size=rows, columns=cols)
+
+
+def _is_part(name: str, table: str) -> bool:
+    stem, dot, suffix = name.partition(".")
+    return dot == "." and suffix == "parquet" and stem.startswith(f"{table}-") and stem[len(table) + 1 :].isdigit()
+
+
+class Progress(Protocol):
+    """Where a stage says how far it is: a bar in the terminal, log lines in Dagster."""
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None: ...
+
+
+class SilentProgress:
+    """Progress for tests and library use."""
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Say nothing."""
+
+
+class TrainerLauncher(Protocol):
+    """Starts the training program and waits for it; implemented by orchestration/resources/trainer.py.
+
+    `run(request_path, workdir)` returns when the program ended well; it raises BuildError with the
+    program's own last error otherwise, and ends every rank if this process is ended.
+    """
+
+    def run(self, request_path: Path, workdir: Path, progress: Progress) -> None: ...
+
+
+@dataclass(frozen=True)
+class Build:
+    """Everything one build of one partition of one asset may read and write."""
+
+    asset: str
+    partition: str | None
+    output: Path
+    """Folder to fill. Empty, unless an earlier attempt with the same fingerprint was interrupted
+    and the asset is declared `resumable`: then it holds what that attempt left."""
+    scratch: Path
+    """Folder for intermediate files; deleted after publishing, kept (same fingerprint) after a failure."""
+    inputs: Mapping[str, Sequence[Segment]]
+    """Upstream asset name -> its segments, sorted by partition."""
+    recipes: Mapping[str, Any]
+    """Recipe table name -> its raw TOML table (a dict)."""
+    workers: int = 1
+    progress: Progress = field(default_factory=SilentProgress)
+    previous: Segment | None = None
+    """The accepted version of this same asset and partition, if there is one."""
+    trainer: TrainerLauncher | None = None
+    fingerprint: str = ""
+
+    def one(self, asset: str) -> Segment:
+        """The single segment of an input. Raises BuildError when there is not exactly one."""
+        found = self.inputs.get(asset, ())
+        if len(found) != 1:
+            raise BuildError(f"{self.asset} needs exactly one version of {asset}, found {len(found)}")
+        return found[0]
+
+    def all(self, asset: str) -> Sequence[Segment]:
+        """All segments of an input, sorted by partition; may be empty."""
+        return self.inputs.get(asset, ())
+
+    def recipe(self, table: str, model: type[RecipeT]) -> RecipeT:
+        """The recipe table as its pydantic model. The publisher has validated it already."""
+        return model.model_validate(self.recipes.get(table, {}))
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Rows worth looking at, shown as a table in the UI."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass
+class StageReport:
+    """What a build says of itself. `stats` is what checks see; texts go only into `samples`."""
+
+    documents_in: int | None = None
+    """Documents (captures, for sources) that came in; None where the asset does not handle documents."""
+    documents_kept: int | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    """Drop reason -> documents. in = kept + sum(dropped), always: the publisher checks it."""
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    stats: dict[str, Any] = field(default_factory=dict)
+    """Flat, JSON: name -> number, string, or {label: number}."""
+    samples: list[Sample] = field(default_factory=list)
+    plots: dict[str, bytes] = field(default_factory=dict)
+    """Title -> PNG bytes."""
+    volatile_files: tuple[str, ...] = ()
+    """Glob patterns of files whose bytes carry times or addresses of this one execution (WARC files,
+    metrics): published, but not part of the data version."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts and statistics, for the manifest."""
+        return json.loads(
+            json.dumps(
+                {
+                    "documents_in": self.documents_in,
+                    "documents_kept": self.documents_kept,
+                    "dropped": dict(sorted(self.dropped.items())),
+                    "tokens_in": self.tokens_in,
+                    "tokens_out": self.tokens_out,
+                    "stats": self.stats,
+                }
+            )
+        )

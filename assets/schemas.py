@@ -1,0 +1,360 @@
+"""Every public table: columns, types, meaning. docs/data-contract.md is generated from this module.
+
+Conventions: `doc_id` is 32 hex characters, the first 128 bits of
+SHA-256(source NUL canonical_url NUL content_sha256); a decision column is null when the document
+goes on and a stable reason string when it does not; times are UTC milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import pyarrow as pa
+
+from assets.tables import schema
+
+TIMESTAMP = pa.timestamp("ms", tz="UTC")
+
+
+def document_id(source: str, canonical_url: str, content_sha256: str) -> str:
+    """128-bit identity of a document: who published it, where, and exactly what bytes."""
+    return hashlib.sha256(f"{source}\0{canonical_url}\0{content_sha256}".encode()).hexdigest()[:32]
+
+
+CAPTURES = schema(
+    {
+        "url": pa.string(),  # canonical URL: the identity of the page inside its source
+        "requested_url": pa.string(),
+        "source": pa.string(),
+        "crawl": pa.string(),  # crawl partition, source@YYYYMMDDTHHMMSSZ
+        "fetched_at": TIMESTAMP,
+        "status": pa.int32(),
+        "content_type": pa.string(),
+        "content_length": pa.int64(),
+        "content_sha256": pa.string(),  # of the payload; null when there is none
+        "doc_id": pa.string(),  # null when there is no payload
+        "etag": pa.string(),
+        "last_modified": pa.string(),
+        "licence": pa.string(),
+        "opt_out": pa.string(),  # the signal that forbids training, null when none
+        "robots_sha256": pa.string(),
+        "drop_reason": pa.string(),  # null = a capture that goes on
+        "warc_file": pa.string(),  # null when nothing was stored
+        "warc_offset": pa.int64(),
+        "warc_length": pa.int64(),
+    },
+    volatile=("fetched_at", "warc_file", "warc_offset", "warc_length"),
+)
+"""raw_crawl/<crawl>/captures.parquet: one row per URL the crawl met, sorted by url."""
+
+CRAWL_DELTA = schema(
+    {
+        "url": pa.string(),
+        "source": pa.string(),
+        "crawl": pa.string(),
+        "change": pa.string(),  # added | changed | removed | unchanged
+        "rule": pa.string(),  # which rule decided
+        "doc_id": pa.string(),  # of the new content; for removed: of the content that went
+        "previous_doc_id": pa.string(),
+        "content_sha256": pa.string(),
+    }
+)
+"""crawl_delta/<crawl>/delta.parquet: one row per URL live before or after, sorted by url."""
+
+DOCUMENTS = schema(
+    {
+        "doc_id": pa.string(),
+        "url": pa.string(),
+        "source": pa.string(),
+        "crawl": pa.string(),
+        "fetched_at": TIMESTAMP,
+        "licence": pa.string(),
+        "content_sha256": pa.string(),
+        "domain": pa.string(),  # documentation | code | news | ..., declared by the source
+        "format": pa.string(),  # html | text | code
+        "title": pa.string(),
+        "text": pa.string(),  # main content, NFC, LF line ends; empty when dropped
+        "drop_reason": pa.string(),
+    },
+    volatile=("fetched_at",),
+)
+"""extracted_documents/<crawl>/documents.parquet: one row per added or changed capture, sorted by doc_id."""
+
+FILTERED = schema(
+    {
+        "doc_id": pa.string(),
+        "url": pa.string(),
+        "source": pa.string(),
+        "crawl": pa.string(),
+        "domain": pa.string(),
+        "format": pa.string(),
+        "language": pa.string(),  # zh | en | fr | ... | code
+        "language_score": pa.float64(),
+        "script": pa.string(),  # Hans | Hant | Latn | ...; null where it does not apply
+        "quality": pa.float64(),  # 0..1, higher is better; representative of a cluster = best quality
+        "characters": pa.int64(),
+        "utf8_bytes": pa.int64(),
+        "signals": pa.map_(pa.string(), pa.float64()),  # every measured signal, sorted by name
+        "drop_reason": pa.string(),
+    }
+)
+"""filtered_documents/<crawl>/decisions.parquet: one row per extracted document (kept and dropped), sorted by doc_id."""
+
+SIGNATURES = schema(
+    {
+        "doc_id": pa.string(),
+        "text_sha256": pa.string(),  # of the normalised text: exact duplicates share it
+        "shingles": pa.list_(pa.uint64()),  # sorted distinct shingle hashes
+        "signature": pa.list_(pa.uint32()),  # MinHash, 108 permutations
+    }
+)
+"""document_signatures/<crawl>/signatures.parquet: one row per kept document, sorted by doc_id."""
+
+DUPLICATES = schema(
+    {
+        "doc_id": pa.string(),
+        "cluster_id": pa.string(),  # smallest doc_id of the cluster
+        "representative": pa.string(),
+        "kept": pa.bool_(),
+        "drop_reason": pa.string(),  # exact_duplicate | near_duplicate
+        "matched_doc_id": pa.string(),  # a verified neighbour in the cluster
+        "similarity": pa.float64(),  # true Jaccard with matched_doc_id
+        "method": pa.string(),
+    }
+)
+"""duplicate_clusters/decisions.parquet: one row per live kept document, sorted by doc_id."""
+
+DUPLICATE_PAIRS = schema(
+    {"doc_id_a": pa.string(), "doc_id_b": pa.string(), "similarity": pa.float64(), "method": pa.string()}
+)
+"""duplicate_clusters/pairs.parquet: verified pairs, a < b, sorted."""
+
+CONTAMINATION = schema(
+    {
+        "doc_id": pa.string(),
+        "evaluation_set": pa.string(),
+        "item_id": pa.string(),
+        "overlap": pa.float64(),  # share of the item's n-grams found in the document
+        "drop_reason": pa.string(),  # contaminated
+    }
+)
+"""contamination/decisions.parquet: one row per contaminated document (its worst item), sorted by doc_id."""
+
+CORPUS = schema(
+    {
+        "doc_id": pa.string(),
+        "url": pa.string(),
+        "source": pa.string(),
+        "crawl": pa.string(),  # partition of extracted_documents that holds the text
+        "licence": pa.string(),
+        "language": pa.string(),
+        "script": pa.string(),
+        "domain": pa.string(),
+        "format": pa.string(),
+        "quality": pa.float64(),
+        "characters": pa.int64(),
+        "utf8_bytes": pa.int64(),
+        "cluster_id": pa.string(),
+    }
+)
+"""corpus/documents.parquet: the live, kept, unique, clean documents, sorted by doc_id."""
+
+CORPUS_DECISIONS = schema(
+    {
+        "doc_id": pa.string(),
+        "url": pa.string(),
+        "source": pa.string(),
+        "crawl": pa.string(),
+        "live": pa.bool_(),
+        "stage": pa.string(),  # stage that dropped it; null = in the corpus
+        "drop_reason": pa.string(),
+        "matched_doc_id": pa.string(),
+    }
+)
+"""corpus/decisions.parquet: one row per document ever extracted, with its fate, sorted by doc_id."""
+
+TOKENIZER_SAMPLE = schema(
+    {"doc_id": pa.string(), "language": pa.string(), "domain": pa.string(), "split": pa.string(), "text": pa.string()}
+)
+"""tokenizer_sample/documents.parquet: frozen; split = fit | audit; sorted by doc_id."""
+
+TOKEN_INDEX = schema(
+    {
+        "doc_id": pa.string(),
+        "shard": pa.string(),
+        "offset": pa.int64(),  # in tokens, from the start of the shard
+        "tokens": pa.int64(),  # including the closing end-of-document token
+        "token_sha256": pa.string(),  # of the document's little-endian token bytes
+    },
+    volatile=("shard", "offset"),
+)
+"""token_shards/index.parquet: one row per corpus document, sorted by doc_id; shards are shard-00000.bin ... (uint16/uint32 LE)."""
+
+MIXTURE = schema(
+    {
+        "doc_id": pa.string(),
+        "channel": pa.string(),  # zh | en | code
+        "language": pa.string(),
+        "domain": pa.string(),
+        "split": pa.string(),  # train | heldout
+        "tokens": pa.int64(),
+        "utf8_bytes": pa.int64(),
+        "stable_uses": pa.float64(),  # times the document is used in the stable phase
+        "decay_uses": pa.float64(),
+    }
+)
+"""mixture_manifest/<run>/documents.parquet: every corpus document of the pinned version, sorted by doc_id."""
+
+ORDER = schema(
+    {
+        "sequence": pa.int64(),  # sequence number: step = sequence // global_batch_size
+        "piece": pa.int32(),  # order inside the sequence
+        "doc_id": pa.string(),
+        "start": pa.int64(),  # first token inside the document
+        "length": pa.int64(),  # tokens
+        "repeat": pa.int32(),  # 0 = first use of the document
+        "channel": pa.string(),
+        "phase": pa.string(),  # stable | decay
+    }
+)
+"""order_manifest/<run>/order.parquet: the pieces of each sequence, sorted by (sequence, piece)."""
+
+CHECKPOINTS = schema(
+    {
+        "run": pa.string(),
+        "step": pa.int64(),
+        "tokens_seen": pa.int64(),
+        "sequences_seen": pa.int64(),
+        "train_loss": pa.float64(),
+        "learning_rate": pa.float64(),
+        "folder": pa.string(),  # checkpoints/step-00000100
+        "weights_sha256": pa.string(),  # of <folder>/hf/model.safetensors
+        "parameters": pa.int64(),
+    }
+)
+"""base_checkpoints/<run>/checkpoints.parquet: one row per saved step, sorted by step."""
+
+METRICS = schema(
+    {
+        "step": pa.int64(),
+        "loss": pa.float64(),
+        "gradient_norm": pa.float64(),
+        "learning_rate": pa.float64(),
+        "tokens_seen": pa.int64(),
+        "tokens_per_s": pa.float64(),
+        "data_wait_s": pa.float64(),
+        "step_s": pa.float64(),
+        "channel_loss": pa.map_(pa.string(), pa.float64()),
+    },
+    volatile=("tokens_per_s", "data_wait_s", "step_s"),
+)
+"""base_checkpoints/<run>/metrics.parquet: one row per step, the table form of metrics.jsonl."""
+
+INCIDENTS = schema(
+    {
+        "run": pa.string(),
+        "step": pa.int64(),
+        "kind": pa.string(),  # loss_spike | loss_drop | gradient_spike | non_finite
+        "value": pa.float64(),
+        "expected": pa.float64(),
+        "deviation_sigma": pa.float64(),
+        "doc_ids": pa.list_(pa.string()),
+        "urls": pa.list_(pa.string()),
+    }
+)
+"""loss_incidents/<run>/incidents.parquet: one row per incident, sorted by step; empty when there was none."""
+
+PERPLEXITY = schema(
+    {
+        "run": pa.string(),
+        "step": pa.int64(),
+        "tokens_seen": pa.int64(),
+        "language": pa.string(),  # zh | en | code | all
+        "domain": pa.string(),  # ... | all
+        "documents": pa.int64(),
+        "tokens": pa.int64(),
+        "utf8_bytes": pa.int64(),
+        "loss": pa.float64(),  # nats per token
+        "perplexity": pa.float64(),
+        "bits_per_byte": pa.float64(),
+        "unigram_loss": pa.float64(),  # add-one unigram model of the training tokens, same held-out tokens
+    }
+)
+"""perplexity/<run>/perplexity.parquet: one row per checkpoint, language and domain."""
+
+PROBES = schema(
+    {
+        "run": pa.string(),
+        "step": pa.int64(),
+        "tokens_seen": pa.int64(),
+        "probe_id": pa.string(),
+        "language": pa.string(),
+        "kind": pa.string(),  # continuation | contrast | sentence | instruction
+        "prompt": pa.string(),
+        "target": pa.string(),
+        "log_probability": pa.float64(),  # nats, of the target given the prompt, per token
+        "contrast_log_probability": pa.float64(),  # of the wrong answer; null where there is none
+        "passed": pa.bool_(),  # target more probable than the contrast; null where there is none
+    }
+)
+"""probability_probes/<run>/probes.parquet: one row per checkpoint and probe."""
+
+NEEDLES = schema(
+    {
+        "run": pa.string(),
+        "step": pa.int64(),
+        "tokens_seen": pa.int64(),
+        "language": pa.string(),
+        "context_tokens": pa.int64(),
+        "depth": pa.float64(),  # 0 = start of the context, 1 = end
+        "needle": pa.string(),
+        "answer_log_probability": pa.float64(),
+        "distractor_log_probability": pa.float64(),  # best wrong answer
+        "found": pa.bool_(),
+    }
+)
+"""needle_in_haystack/<run>/needles.parquet: one row per checkpoint, language, length and depth."""
+
+LINEAGE_DOCUMENTS = schema(
+    {
+        "doc_id": pa.string(),
+        "url": pa.string(),
+        "source": pa.string(),
+        "crawl": pa.string(),
+        "live": pa.bool_(),
+        "stage": pa.string(),  # stage that dropped it; null = in the corpus
+        "drop_reason": pa.string(),
+        "matched_doc_id": pa.string(),
+    }
+)
+"""lineage_index/documents.parquet: every document ever extracted and its fate, sorted by url, doc_id."""
+
+LINEAGE_USES = schema(
+    {
+        "doc_id": pa.string(),
+        "run": pa.string(),
+        "split": pa.string(),  # train | heldout
+        "sequences": pa.list_(pa.int64()),
+        "steps": pa.list_(pa.int64()),  # 1-based optimiser steps that consumed a piece, sorted distinct
+        "first_step": pa.int64(),
+        "last_step": pa.int64(),
+        "tokens_used": pa.int64(),
+        "repeats": pa.int64(),
+    }
+)
+"""lineage_index/uses.parquet: one row per document and run that planned it, sorted by doc_id, run."""
+
+LINEAGE_CHECKPOINTS = schema(
+    {
+        "run": pa.string(),
+        "step": pa.int64(),
+        "tokens_seen": pa.int64(),
+        "sequences_seen": pa.int64(),
+        "weights_sha256": pa.string(),
+        "heldout_loss": pa.float64(),
+    }
+)
+"""lineage_index/checkpoints.parquet: one row per saved checkpoint, sorted by run, step."""
+
+AUDIT = schema({"rule": pa.string(), "run": pa.string(), "checked": pa.int64(), "violations": pa.int64(), "example": pa.string()})
+"""lineage_audit/findings.parquet: one row per rule and run."""

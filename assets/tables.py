@@ -1,0 +1,33 @@
+"""Writing Parquet the one way Headwater writes it: fixed schema, sorted rows, bounded parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+VOLATILE_KEY = b"headwater.volatile"
+"""Schema metadata: comma-separated columns that describe one execution, not the data (times, offsets).
+They are published but are not part of the data version."""
+
+
+def schema(fields: Mapping[str, pa.DataType], volatile: Iterable[str] = ()) -> pa.Schema:
+    """A table schema; `volatile` names the columns that the digest leaves out."""
+    unknown = set(volatile) - set(fields)
+    if unknown:
+        raise ValueError(f"volatile columns {sorted(unknown)} are not in the schema {list(fields)}")
+    metadata = {VOLATILE_KEY: ",".join(sorted(volatile)).encode()} if volatile else None
+    return pa.schema(list(fields.items()), metadata=metadata)
+
+
+def write_table(folder: Path, name: str, rows: pa.Table | list[dict[str, Any]], table_schema: pa.Schema) -> Path:
+    """Write `folder/name.parquet` (zstd). Rows must already be in their contractual order."""
+    table = pa.Table.from_pylist(rows, schema=table_schema) if isinstance(rows, list) else rows
+    table = table.select(table_schema.names).cast(table_schema).replace_schema_metadata(table_schema.metadata)
+    path = folder / f"{name}.parquet"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", row_group_size=65536)
+    return path
