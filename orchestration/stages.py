@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 PartitionKind = Literal["crawl", "run"] | None
-EdgeKind = Literal["same", "previous", "all", "frozen", "pinned"]
+EdgeKind = Literal["same", "previous", "all", "frozen", "pinned", "records"]
 
 GROUPS: tuple[str, ...] = (
     "sources",
@@ -32,7 +32,9 @@ class Edge:
 
     same: the same partition · previous: the source's preceding crawl, if any · all: every partition ·
     frozen: all, but only a changed recipe upstream makes the reader stale, never new data ·
-    pinned: the version that was on main when the run was planned (mixture_manifest), for ever.
+    pinned: the version that was on main when the run was planned (mixture_manifest), for ever; only
+    a changed recipe upstream makes the newest run stale ·
+    records: every published partition in whatever state: a record of what happened.
     """
 
     upstream: str
@@ -52,6 +54,7 @@ class Stage:
     sentence: str  # what it is and why, in the UI
     kinds: tuple[str, ...]
     resumable: bool = False  # an interrupted build continues from its output folder
+    data_files: tuple[str, ...] = ()  # globs of files in the repository that are read like code
 
     @property
     def sort_key(self) -> int:
@@ -296,7 +299,8 @@ STAGES: tuple[Stage, ...] = (
         "lineage_index",
         "lineage",
         None,
-        inputs=_edges("all", "corpus", "mixture_manifest", "order_manifest", "base_checkpoints", "perplexity"),
+        inputs=_edges("all", "corpus")
+        + _edges("records", "mixture_manifest", "order_manifest", "base_checkpoints", "perplexity"),
         recipes=(),
         modules=("assets.lineage.index",),
         sentence="Document to sequence to step to checkpoint to score, for every run: one look-up answers who saw a URL, and when.",
@@ -306,7 +310,7 @@ STAGES: tuple[Stage, ...] = (
         "lineage_audit",
         "lineage",
         None,
-        inputs=_edges("all", "lineage_index", "mixture_manifest", "order_manifest", "base_checkpoints"),
+        inputs=_edges("all", "lineage_index") + _edges("records", "mixture_manifest", "order_manifest", "base_checkpoints"),
         recipes=(),
         modules=("assets.lineage.audit",),
         sentence="Proof from the manifests alone: no held-out document and no evaluation item in any training sequence, every sequence accounted for.",

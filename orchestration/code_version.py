@@ -1,0 +1,217 @@
+"""The code version of a stage: a hash of exactly the code that can change its output.
+
+Syntax trees without comments, docstrings and formatting. Entry points are the stage's modules (whole)
+and its build function in defs.py; imports of project modules are followed, also those inside
+functions. `from module import name` counts only the definitions that `name` needs there, so that a
+new column in one schema does not make every asset stale. Third-party imports become a list of
+distributions with their versions.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+
+from orchestration.config import REPOSITORY
+from orchestration.stages import Stage
+
+PROJECT_PACKAGES = frozenset({"assets", "training", "quality", "orchestration"})
+WHOLE = "*"
+
+
+@dataclass(frozen=True)
+class CodeVersion:
+    """Hash of the code and the parts it is made of, so that a change can be named."""
+
+    digest: str
+    modules: dict[str, str]
+    """Module (or data file) -> hash of what counts of it."""
+    libraries: dict[str, str]
+    """Distribution -> version."""
+
+
+@dataclass
+class _Module:
+    name: str
+    is_package: bool
+    tree: ast.Module
+    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    imports: dict[str, list[ast.stmt]] = field(default_factory=dict)
+    effects: list[ast.stmt] = field(default_factory=list)
+
+
+@cache
+def code_version(stage: Stage) -> CodeVersion:
+    """The code version of a stage as the files are now (cached for the life of the process)."""
+    needed: dict[str, set[str]] = {}
+    libraries: set[str] = set()
+    queue: list[tuple[str, str]] = [(name, WHOLE) for name in stage.modules]
+    queue.append((f"assets.{stage.group}.defs", stage.name))
+    while queue:
+        module_name, symbol = queue.pop()
+        module = _load(module_name)
+        if module is None:
+            libraries.add(module_name.partition(".")[0])
+            continue
+        seen = needed.setdefault(module_name, set())
+        if symbol in seen or WHOLE in seen:
+            continue
+        fresh = _closure(module, symbol) - seen
+        seen |= fresh
+        for statement in _statements(module, fresh):
+            queue.extend(_targets(statement, module))
+    modules = {name: _digest(_load(name), symbols) for name, symbols in sorted(needed.items())}
+    for pattern in stage.data_files:
+        for path in sorted(REPOSITORY.glob(pattern)):
+            modules[str(path.relative_to(REPOSITORY))] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    joined = "\n".join(f"{name} {digest}" for name, digest in modules.items())
+    return CodeVersion(hashlib.sha256(joined.encode()).hexdigest()[:16], modules, _versions(libraries))
+
+
+@cache
+def _load(name: str) -> _Module | None:
+    """The parsed module, or None when it is not ours."""
+    if name.partition(".")[0] not in PROJECT_PACKAGES:
+        return None
+    base = REPOSITORY / Path(*name.split("."))
+    path, is_package = (base / "__init__.py", True) if base.is_dir() else (base.with_suffix(".py"), False)
+    if not path.exists():
+        raise ModuleNotFoundError(f"{name}: no {path.relative_to(REPOSITORY)}; stages.py or an import names it")
+    module = _Module(name, is_package, ast.parse(path.read_bytes(), filename=str(path)))
+    for statement in module.tree.body:
+        if _is_docstring(statement):
+            continue
+        names = _defined_names(statement)
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            for bound in names:
+                module.imports.setdefault(bound, []).append(statement)
+        elif names:
+            for bound in names:
+                module.definitions.setdefault(bound, []).append(statement)
+        else:
+            module.effects.append(statement)
+    return module
+
+
+def _is_docstring(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+
+
+def _defined_names(statement: ast.stmt) -> list[str]:
+    if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name.partition(".")[0] for alias in statement.names]
+    if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
+        return [n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)]
+    return []
+
+
+def _closure(module: _Module, symbol: str) -> set[str]:
+    """Top-level names of the module that `symbol` needs; a symbol it merely re-exports is its import."""
+    if symbol == WHOLE:
+        return {WHOLE}
+    reached: set[str] = set()
+    todo = [symbol] + [n for s in module.effects for n in _names(s)]
+    while todo:
+        name = todo.pop()
+        if name in reached or (name not in module.definitions and name not in module.imports):
+            continue
+        reached.add(name)
+        for statement in module.definitions.get(name, []):
+            todo.extend(_names(statement))
+    return reached | {symbol}
+
+
+def _names(node: ast.AST) -> list[str]:
+    found = []
+    for child in ast.walk(node):
+        if isinstance(child, ast.Name):
+            found.append(child.id)
+        elif isinstance(child, ast.Constant) and isinstance(child.value, str) and child.value.isidentifier():
+            found.append(child.value)  # forward references and getattr by name
+    return found
+
+
+def _statements(module: _Module, symbols: set[str]) -> list[ast.stmt]:
+    if WHOLE in symbols:
+        return module.tree.body
+    chosen = list(module.effects)
+    for symbol in sorted(symbols):
+        chosen.extend(module.definitions.get(symbol, []))
+        chosen.extend(module.imports.get(symbol, []))
+    return chosen
+
+
+def _targets(statement: ast.stmt, module: _Module) -> list[tuple[str, str]]:
+    """(module, symbol) pairs that the imports anywhere inside a statement refer to."""
+    found: list[tuple[str, str]] = []
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Import):
+            found.extend((alias.name, WHOLE) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = _absolute(node, module)
+            for alias in node.names:
+                submodule = f"{parent}.{alias.name}"
+                if _is_project_module(submodule):
+                    found.append((submodule, WHOLE))
+                else:
+                    found.append((parent, alias.name))
+    return [(name, symbol) for name, symbol in found if name.partition(".")[0] not in sys.stdlib_module_names]
+
+
+def _absolute(node: ast.ImportFrom, module: _Module) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = module.name.split(".")
+    kept = parts[: len(parts) - node.level + (1 if module.is_package else 0)]
+    return ".".join([*kept, *([node.module] if node.module else [])])
+
+
+def _is_project_module(name: str) -> bool:
+    if name.partition(".")[0] not in PROJECT_PACKAGES:
+        return False
+    base = REPOSITORY / Path(*name.split("."))
+    return base.with_suffix(".py").exists() or (base / "__init__.py").exists()
+
+
+class _WithoutDocstrings(ast.NodeTransformer):
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        super().generic_visit(node)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [s for s in body if not _is_docstring(s)]  # type: ignore[attr-defined]
+        return node
+
+
+def _digest(module: _Module | None, symbols: set[str]) -> str:
+    assert module is not None
+    kept = _statements(module, symbols)
+    seen: set[int] = set()
+    hasher = hashlib.sha256()
+    for statement in kept:
+        if id(statement) in seen or _is_docstring(statement):
+            continue
+        seen.add(id(statement))
+        bare = _WithoutDocstrings().visit(ast.parse(ast.unparse(statement)))
+        hasher.update(ast.dump(bare).encode() + b"\n")
+    return hasher.hexdigest()[:16]
+
+
+@cache
+def _distributions() -> dict[str, list[str]]:
+    return dict(packages_distributions())
+
+
+def _versions(imported: set[str]) -> dict[str, str]:
+    found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
+    for top_level in imported:
+        for distribution in _distributions().get(top_level, []):
+            found[distribution] = version(distribution)
+    return dict(sorted(found.items()))

@@ -1,0 +1,208 @@
+"""Reads config/: TOML into validated tables. Errors name the file, the key and the rule.
+
+config/sources.toml            one table per source
+config/recipes/curation.toml   how crawls become a corpus, a tokenizer, shards
+config/recipes/<recipe>.toml   one training run
+config/models/<model>.toml     model shapes
+config/profiles/<profile>.toml where and with how much it runs (never part of a data set's identity)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestration.stages import BY_NAME, GROUPS, Stage
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CURATION = "curation"
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+
+
+class ConfigError(Exception):
+    """A configuration file breaks a rule; the message names file, key, rule and remedy."""
+
+
+class Profile(BaseModel):
+    """Resources of the machine; never part of a data set's identity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    workers: int = Field(2, ge=1, description="processes for curation, threads for scoring")
+    observe_every_steps: int = Field(20, ge=1, description="training steps between two observations in the UI")
+
+
+@dataclass(frozen=True, eq=False)
+class Config:
+    """All of config/, validated. Compared by identity, so that what is derived from it can be cached."""
+
+    folder: Path
+    profile: Profile
+    sources: dict[str, dict[str, Any]]
+    curation: dict[str, dict[str, Any]]
+    runs: dict[str, dict[str, dict[str, Any]]]
+    """Recipe name -> table name -> table."""
+
+    def tables(self, stage: Stage, partition: str | None) -> dict[str, dict[str, Any]]:
+        """The recipe tables that tune one stage, with every default filled in.
+
+        Raises ConfigError when the partition names a recipe or source that is no longer configured.
+        """
+        chosen: dict[str, dict[str, Any]] = {}
+        for table in stage.recipes:
+            if table == "sources":
+                chosen[table] = self._named(self.sources, "source", partition, "sources.toml")
+            elif stage.partition == "run":
+                chosen[table] = self._named(self.runs, "recipe", partition, "recipes/").get(table, {})
+            else:
+                chosen[table] = self.curation.get(table, {})
+        return chosen
+
+    def _named(self, known: dict[str, Any], what: str, partition: str | None, where: str) -> Any:
+        name = (partition or "").partition("@")[0]
+        if name not in known:
+            raise ConfigError(
+                f"{self.folder / where}: {what} {name!r} of partition {partition!r} is not configured. "
+                f"Configured: {', '.join(sorted(known)) or 'none'}. Add it back, or name another partition."
+            )
+        return known[name]
+
+
+@cache
+def recipe_models() -> dict[str, type[BaseModel]]:
+    """Recipe table name -> pydantic model, collected from the RECIPES of every group's defs.py."""
+    models: dict[str, type[BaseModel]] = {}
+    for group in GROUPS:
+        models.update(import_module(f"assets.{group}.defs").RECIPES)
+    return models
+
+
+def config_folder() -> Path:
+    """$HEADWATER_CONFIG, or config/ of the repository."""
+    return Path(os.environ.get("HEADWATER_CONFIG") or REPOSITORY / "config").resolve()
+
+
+def home_folder() -> Path:
+    """$HEADWATER_HOME (state: store, Dagster's home, scratch), or .headwater/ of the repository."""
+    return Path(os.environ.get("HEADWATER_HOME") or REPOSITORY / ".headwater").resolve()
+
+
+def load_config(folder: Path | None = None) -> Config:
+    """Read and validate all of config/. Raises ConfigError for the first broken rule."""
+    folder = folder or config_folder()
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder. Set HEADWATER_CONFIG to a folder with sources.toml and recipes/.")
+    profile_name = os.environ.get("HEADWATER_PROFILE", "local")
+    profile_path = folder / "profiles" / f"{profile_name}.toml"
+    profile = validate(Profile, read_toml(profile_path), profile_path, "")
+    curation_path = folder / "recipes" / f"{CURATION}.toml"
+    runs = {}
+    for path in sorted((folder / "recipes").glob("*.toml")):
+        if path != curation_path:
+            runs[path.stem] = _read_recipe(path, "run", folder)
+    return Config(
+        folder=folder,
+        profile=profile,
+        sources=_read_sources(folder / "sources.toml"),
+        curation=_read_recipe(curation_path, "curation", folder),
+        runs=runs,
+    )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """One TOML file with ${VARIABLE} and ${VARIABLE:-default} replaced inside strings."""
+    try:
+        with path.open("rb") as file:
+            return _substitute(tomllib.load(file), path)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; a copy of the repository's config/ has one.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8: {error}") from None
+
+
+def _substitute(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _substitute(item, path) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_substitute(item, path) for item in value]
+    if not isinstance(value, str):
+        return value
+
+    def replace(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1], match[2])
+        if found is None:
+            raise ConfigError(f"{path}: {value!r} needs the environment variable {match[1]}; set it.")
+        return found
+
+    return _VARIABLE.sub(replace, value)
+
+
+def validate(model: type[BaseModel], table: dict[str, Any], path: Path, name: str) -> Any:
+    """The table as its model; ConfigError naming file, key and rule otherwise."""
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join([name, *map(str, problem["loc"])]).strip(".")
+            rule = problem["msg"]
+            if problem["type"] == "extra_forbidden":
+                rule = f"unknown key; known keys here: {', '.join(sorted(model.model_fields))}"
+            lines.append(f"{path}: {key}: {rule} (found {problem['input']!r:.80})")
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _read_sources(path: Path) -> dict[str, dict[str, Any]]:
+    model = recipe_models().get("sources")
+    tables = read_toml(path)
+    if not tables:
+        raise ConfigError(f"{path}: no source. Add a table, for instance [my-site] with kind, start_urls and licence.")
+    for name, table in tables.items():
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+            raise ConfigError(f"{path}: source name {name!r}: lower-case letters, digits and hyphens only.")
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {name}: a source is a table [name], found {table!r:.80}")
+    return {name: _fill(model, table, path, name) for name, table in tables.items()}
+
+
+def _fill(model: type[BaseModel] | None, table: dict[str, Any], path: Path, name: str) -> dict[str, Any]:
+    return validate(model, table, path, name).model_dump(mode="json") if model else table
+
+
+def _read_recipe(path: Path, kind: str, folder: Path) -> dict[str, dict[str, Any]]:
+    known = {
+        table
+        for stage in BY_NAME.values()
+        for table in stage.recipes
+        if table != "sources" and (stage.partition == "run") == (kind == "run")
+    }
+    tables = read_toml(path)
+    for name, table in tables.items():
+        if name not in known or not isinstance(table, dict):
+            raise ConfigError(f"{path}: unknown table [{name}]; known tables: {', '.join(sorted(known))}")
+    filled = {}
+    for name in sorted(known):
+        table = tables.get(name, {})
+        if name == "model":
+            table = _model_table(table, path, folder)
+        filled[name] = _fill(recipe_models().get(name), table, path, name)
+    return filled
+
+
+def _model_table(table: dict[str, Any], path: Path, folder: Path) -> dict[str, Any]:
+    if "file" not in table:
+        return table
+    shape_path = folder / "models" / f"{table['file']}.toml"
+    if not shape_path.exists():
+        known = ", ".join(sorted(p.stem for p in shape_path.parent.glob("*.toml")))
+        raise ConfigError(f"{path}: model.file: no {shape_path.name} in {shape_path.parent}; known models: {known}")
+    return read_toml(shape_path) | {key: value for key, value in table.items() if key != "file"}

@@ -1,0 +1,121 @@
+"""What makes a data set the one it is: configuration, code, libraries and inputs. Everything counts.
+
+The fingerprint decides "already done" and names scratch folders; its parts, kept in the manifest,
+say *why* something is stale. The recipe version is the fingerprint without data: what frozen and
+pinned edges compare, so that a changed recipe shows through them and new data does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from orchestration.code_version import code_version
+from orchestration.config import REPOSITORY, Config, ConfigError
+from orchestration.stages import BY_NAME, Stage
+
+EQUIVALENCES = Path("orchestration/equivalences.toml")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The parts of a fingerprint."""
+
+    config: dict[str, Any]
+    code: str
+    modules: dict[str, str]
+    libraries: dict[str, str]
+    inputs: dict[str, dict[str, str]]
+    """Upstream asset -> partition ("" if none) -> data version. Empty for frozen edges."""
+    recipes: dict[str, str]
+    """Upstream asset -> recipe version, for frozen and pinned edges."""
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex characters over all parts (modules only explain `code`)."""
+        parts = asdict(self)
+        del parts["modules"]
+        return digest_of(parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return asdict(self)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of the canonical JSON of a value."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@cache
+def _equivalences(path: Path) -> dict[tuple[str, str], str]:
+    """(stage, new code hash) -> old code hash that a reviewer declared to give the same output."""
+    if not path.exists():
+        return {}
+    declared = {}
+    for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("equivalence", []):
+        if set(entry) != {"stage", "old", "new", "reason"} or not entry["reason"].strip():
+            raise ConfigError(f"{path}: each [[equivalence]] has stage, old, new and a reason; found {entry}")
+        declared[entry["stage"], entry["new"]] = entry["old"]
+    return declared
+
+
+def canonical_code(stage: Stage, code: str) -> str:
+    """The oldest code hash that was declared equal to `code` (orchestration/equivalences.toml)."""
+    declared = _equivalences(REPOSITORY / EQUIVALENCES)
+    seen = {code}
+    while (stage.name, code) in declared:
+        code = declared[stage.name, code]
+        if code in seen:
+            raise ConfigError(f"{EQUIVALENCES}: the equivalences of {stage.name} go in a circle at {code}")
+        seen.add(code)
+    return code
+
+
+def identity(
+    stage: Stage,
+    partition: str | None,
+    config: Config,
+    inputs: Mapping[str, Mapping[str, str]],
+) -> Identity:
+    """What this stage would be if it were built now from `inputs` (upstream -> partition -> version)."""
+    code = code_version(stage)
+    return Identity(
+        config=config.tables(stage, partition),
+        code=canonical_code(stage, code.digest),
+        modules=code.modules,
+        libraries=code.libraries,
+        inputs={asset: dict(sorted(versions.items())) for asset, versions in sorted(inputs.items())},
+        recipes={
+            edge.upstream: recipe_version(BY_NAME[edge.upstream], partition, config)
+            for edge in stage.inputs
+            if edge.kind in ("frozen", "pinned")
+        },
+    )
+
+
+@cache
+def recipe_version(stage: Stage, partition: str | None, config: Config) -> str:
+    """Hash of the configuration, code and libraries of a stage and of all its ancestors.
+
+    Sources are left out: what a crawl fetched is evidence, not a recipe.
+    """
+    if stage.name == "raw_crawl":
+        return ""
+    code = code_version(stage)
+    upstream = {edge.upstream for edge in stage.inputs} - {stage.name}
+    return digest_of(
+        {
+            "config": config.tables(stage, partition),
+            "code": canonical_code(stage, code.digest),
+            "libraries": code.libraries,
+            "upstream": {name: recipe_version(BY_NAME[name], partition, config) for name in sorted(upstream)},
+        }
+    )[:16]

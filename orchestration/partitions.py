@@ -1,0 +1,47 @@
+"""The two kinds of partitions: crawls (`source@YYYYMMDDTHHMMSSZ`) and runs (`recipe@YYYYMMDDTHHMMSSZ`).
+
+Both sort by name into chronological order within a source or recipe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+_KEY = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)@(?P<stamp>\d{8}T\d{6}Z)")
+
+
+class PartitionError(Exception):
+    """A partition key is malformed."""
+
+
+def new_key(name: str, at: str | None = None) -> str:
+    """Key of a new crawl of source `name` or a new run of recipe `name`; `at` fixes the time stamp."""
+    stamp = at or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    key = f"{name}@{stamp}"
+    split_key(key)
+    return key
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """(name, time stamp). Raises PartitionError naming the form."""
+    match = _KEY.fullmatch(key)
+    if not match:
+        raise PartitionError(f"partition {key!r} does not have the form name@YYYYMMDDTHHMMSSZ")
+    return match["name"], match["stamp"]
+
+
+def previous_key(key: str, keys: Iterable[str]) -> str | None:
+    """The newest key of the same name that is older than `key`."""
+    name, stamp = split_key(key)
+    older = [k for k in keys if split_key(k)[0] == name and split_key(k)[1] < stamp]
+    return max(older, default=None)
+
+
+def newest_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Name -> its newest key."""
+    newest: dict[str, str] = {}
+    for key in sorted(keys, key=lambda k: split_key(k)[1]):
+        newest[split_key(key)[0]] = key
+    return newest

@@ -1,0 +1,210 @@
+"""Fresh, stale and why, missing: our own walk over all ancestors, from the manifests.
+
+Dagster's own staleness is not transitive, skips wide fan-ins and never refuses; this one decides.
+A partition is stale when one of its own parts changed (configuration, code, libraries, inputs) or
+anything upstream is not fresh. Raw crawls are evidence and never stale. Runs that a newer run of the
+same recipe superseded are history.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from orchestration.catalog import Catalog
+from orchestration.config import Config, ConfigError
+from orchestration.identity import Identity, identity
+from orchestration.partitions import newest_keys, previous_key
+from orchestration.stages import BY_NAME, STAGES, Edge, Stage
+
+State = Literal["fresh", "stale", "missing", "history"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One partition of one asset."""
+
+    asset: str
+    partition: str | None
+    state: State
+    causes: tuple[str, ...] = ()
+    """Why it is stale or missing, most direct first."""
+    version: str | None = None
+    identity: Identity | None = None
+    """What it would be if built now; None for history and where the configuration is gone."""
+
+    @property
+    def label(self) -> str:
+        """`asset` or `asset[partition]`, for messages."""
+        return f"{self.asset}[{self.partition}]" if self.partition else self.asset
+
+
+@dataclass
+class Status:
+    """The state of every known partition of every asset, in graph order."""
+
+    commit: str
+    items: dict[tuple[str, str | None], Item] = field(default_factory=dict)
+
+    def of(self, asset: str) -> list[Item]:
+        """Items of one asset, sorted by partition."""
+        return [item for (name, _), item in self.items.items() if name == asset]
+
+    def needing(self) -> list[Item]:
+        """Everything stale or missing, in graph order."""
+        return [item for item in self.items.values() if item.state in ("stale", "missing")]
+
+
+def current_inputs(
+    stage: Stage, partition: str | None, catalog: Catalog, crawls: list[str]
+) -> dict[str, dict[str, str]]:
+    """Upstream -> partition -> version that a build would read now (frozen and pinned edges give none)."""
+    found: dict[str, dict[str, str]] = {}
+    for edge in stage.inputs:
+        if edge.kind in ("frozen", "pinned"):
+            continue
+        for key in _edge_keys(edge, stage, partition, catalog, crawls):
+            manifest = catalog.get(edge.upstream, key)
+            if manifest:
+                found.setdefault(edge.upstream, {})[key or ""] = manifest["version"]
+    return found
+
+
+def _edge_keys(
+    edge: Edge, stage: Stage, partition: str | None, catalog: Catalog, crawls: list[str]
+) -> list[str | None]:
+    """Partitions of the upstream asset that an edge leads to, published or not."""
+    upstream = BY_NAME[edge.upstream]
+    if upstream.partition is None:
+        return [None]
+    if edge.kind == "same":
+        return [partition]
+    if edge.kind == "previous":
+        before = previous_key(partition or "", crawls)
+        return [before] if before else []
+    if edge.kind == "records" or upstream.partition == "run":
+        return list(catalog.partitions(edge.upstream))
+    return list(crawls)
+
+
+def published_crawls(catalog: Catalog) -> list[str]:
+    """Crawl partitions whose raw crawl is published: the ones that downstream must account for."""
+    return catalog.partitions("raw_crawl")
+
+
+def walk(catalog: Catalog, config: Config, extra_runs: Iterable[str] = ()) -> Status:
+    """State of everything at a catalog. `extra_runs` adds runs that were started but published nothing."""
+    status = Status(catalog.commit)
+    crawls = published_crawls(catalog)
+    runs = sorted(set(catalog.partitions("mixture_manifest")) | set(extra_runs))
+    newest = set(newest_keys(runs).values())
+    for stage in STAGES:
+        keys: list[str | None] = [None]
+        if stage.partition == "crawl":
+            keys = list(crawls)
+        elif stage.partition == "run":
+            keys = list(runs)
+        for key in keys:
+            superseded = stage.partition == "run" and key not in newest
+            if superseded:
+                item = _history(stage, key, catalog)
+            else:
+                item = _judge(stage, key, catalog, config, crawls, status)
+            if item:
+                status.items[stage.name, key] = item
+    return status
+
+
+def _history(stage: Stage, key: str | None, catalog: Catalog) -> Item | None:
+    manifest = catalog.get(stage.name, key)
+    return Item(stage.name, key, "history", version=manifest["version"]) if manifest else None
+
+
+def _judge(
+    stage: Stage, key: str | None, catalog: Catalog, config: Config, crawls: list[str], status: Status
+) -> Item:
+    manifest = catalog.get(stage.name, key)
+    version = manifest["version"] if manifest else None
+    if stage.name == "raw_crawl" and manifest:
+        return Item(stage.name, key, "fresh", version=version)
+    upstream = upstream_problems(stage, key, catalog, crawls, status)
+    try:
+        wanted = identity(stage, key, config, current_inputs(stage, key, catalog, crawls))
+    except ConfigError as error:
+        if stage.partition == "run" and manifest:
+            return Item(stage.name, key, "history", (str(error),), version)
+        return Item(stage.name, key, "stale" if manifest else "missing", (str(error),), version)
+    if manifest is None:
+        return Item(stage.name, key, "missing", ("never built", *upstream), None, wanted)
+    causes = (*differences(manifest["identity"], wanted), *upstream)
+    return Item(stage.name, key, "stale" if causes else "fresh", causes, version, wanted)
+
+
+def upstream_problems(
+    stage: Stage, key: str | None, catalog: Catalog, crawls: list[str], status: Status
+) -> list[str]:
+    """Upstream partitions that are not fresh, one sentence each; these forbid a build.
+
+    Frozen and pinned edges count only until they were first read: afterwards a changed recipe shows
+    as a difference of this asset itself.
+    """
+    problems = []
+    built = catalog.get(stage.name, key) is not None
+    for edge in stage.inputs:
+        if edge.kind == "records" or (edge.kind in ("frozen", "pinned") and (built or stage.name != planner(stage))):
+            continue
+        for upstream_key in _edge_keys(edge, stage, key, catalog, crawls):
+            if (edge.upstream, upstream_key) == (stage.name, key):
+                continue
+            item = status.items.get((edge.upstream, upstream_key))
+            label = f"{edge.upstream}[{upstream_key}]" if upstream_key else edge.upstream
+            if item is None:
+                problems.append(f"upstream {label} is missing")
+            elif item.state in ("stale", "missing"):
+                problems.append(f"upstream {label} is {item.state}")
+    return problems
+
+
+def planner(stage: Stage) -> str:
+    """The asset that reads frozen or pinned inputs fresh: the first of its run, or the sample itself."""
+    return "mixture_manifest" if stage.partition == "run" else stage.name
+
+
+def differences(recorded: dict[str, Any], wanted: Identity) -> list[str]:
+    """What changed between a manifest's identity and what it would be now, named as a person would."""
+    causes = _changed_keys("config", recorded["config"], wanted.config)
+    if recorded["code"] != wanted.code:
+        names = _changed_names(recorded["modules"], wanted.modules)
+        causes.append(f"code changed: {', '.join(names) or wanted.code}")
+    for name in _changed_names(recorded["libraries"], wanted.libraries):
+        before, after = recorded["libraries"].get(name, "absent"), wanted.libraries.get(name, "absent")
+        causes.append(f"library changed: {name} {before} -> {after}")
+    for asset in sorted(set(recorded["inputs"]) | set(wanted.inputs)):
+        before, after = recorded["inputs"].get(asset, {}), wanted.inputs.get(asset, {})
+        changed = _changed_names(before, after)
+        if changed:
+            shown = ", ".join(c or "its version" for c in changed[:3]) + (" ..." if len(changed) > 3 else "")
+            causes.append(f"input changed: {asset} ({shown})")
+    for asset in _changed_names(recorded["recipes"], wanted.recipes):
+        causes.append(f"recipe upstream changed: {asset}")
+    return causes
+
+
+def _changed_names(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    return sorted(k for k in set(before) | set(after) if before.get(k) != after.get(k))
+
+
+def _changed_keys(name: str, before: Any, after: Any) -> list[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [
+            cause
+            for key in sorted(set(before) | set(after))
+            for cause in _changed_keys(f"{name}.{key}", before.get(key), after.get(key))
+        ]
+    return [] if before == after else [f"{name} changed: {_short(before)} -> {_short(after)}"]
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else text[:37] + "..."
