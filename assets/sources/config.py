@@ -1,0 +1,161 @@
+"""One table of config/sources.toml: where documents come from, under which licence and which limits."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
+
+from assets.build import BuildError, Segment
+from assets.sources.partition import SOURCE_NAME
+
+SOURCE_FILE = "source.json"
+"""raw_crawl/<crawl>/source.json: the source's table, resolved; later stages read licence, domain and format there."""
+
+NOT_IDENTITY: tuple[str, ...] = ("description", "schedule", "delay_s", "concurrency", "timeout_s", "retry_wait_s")
+"""Keys that do not decide what a crawl holds: changing one makes no crawl stale."""
+
+_CRON = re.compile(r"[\d*/,\-A-Za-z]+( [\d*/,\-A-Za-z]+){4}")
+
+
+class _Source(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    licence: str = Field(min_length=1)  # SPDX identifier, or a sentence where there is none
+    domain: str = Field(
+        pattern=r"[a-z][a-z_]*"
+    )  # documentation | code | news | encyclopedia | ...: a channel of the mixture
+    format: Literal["html", "text", "code"]  # how extraction reads the payloads
+    description: str = ""
+    schedule: str | None = None  # cron, 5 fields, UTC; None = crawled by hand
+
+    @field_validator("schedule")
+    @classmethod
+    def _five_cron_fields(cls, value: str | None) -> str | None:
+        if value is not None and not _CRON.fullmatch(value):
+            raise ValueError(f"{value!r} is not a cron line of five fields, like '0 3 * * 1'")
+        return value
+
+
+class WebSource(_Source):
+    """A site, crawled over HTTP inside the hosts of its start URLs."""
+
+    kind: Literal["web"]
+    start_urls: tuple[str, ...] = Field(min_length=1)
+    path_prefixes: tuple[str, ...] = ()  # only paths that begin so; empty = the folders of the start URLs
+    max_depth: int = Field(10, ge=0)  # links from a start URL; a redirect counts as one
+    max_pages: int = Field(10_000, ge=1)  # requests, taken breadth first in order of (depth, URL)
+    max_bytes_per_page: int = Field(5_000_000, ge=1)  # after decompression; text pages above it are data dumps
+    max_total_bytes: int = Field(2_000_000_000, ge=1)  # stored payload
+    delay_s: float = Field(1.0, ge=0)  # between two requests to a host; robots.txt Crawl-delay may raise it
+    concurrency: int = Field(4, ge=1, le=32)  # requests in flight
+    timeout_s: float = Field(60.0, gt=0)  # one request
+    retries: int = Field(2, ge=0, le=10)  # after a time-out, a broken connection, 429 or 5xx
+    retry_wait_s: float = Field(1.0, ge=0)  # before the first retry, then doubled; a Retry-After header may raise it
+    respect_robots: bool = True  # false only for a site of your own
+    allow_private_hosts: bool = False  # true lets the crawler reach loopback, private and link-local addresses
+    contact: str = ""  # URL or e-mail in the user agent: who runs this crawler
+
+    @field_validator("start_urls")
+    @classmethod
+    def _http_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError(f"{url!r} is not an http or https URL")
+            if parts.username or parts.password:
+                raise ValueError(
+                    f"{parts.scheme}://{parts.hostname}{parts.path} carries credentials: they would end up in the data"
+                )
+        return urls
+
+    @field_validator("path_prefixes")
+    @classmethod
+    def _absolute_prefixes(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        for prefix in prefixes:
+            if not prefix.startswith("/"):
+                raise ValueError(f"{prefix!r} must begin with '/'")
+        return prefixes
+
+    @model_validator(mode="after")
+    def _polite_in_public(self) -> WebSource:
+        if self.allow_private_hosts:
+            return self
+        if not self.contact:
+            raise ValueError(
+                "contact is needed to crawl public hosts: webmasters must be able to reach whoever runs the crawler"
+            )
+        if self.delay_s < 0.1:
+            raise ValueError(f"delay_s = {self.delay_s} is below 0.1 s, which no public host has agreed to")
+        return self
+
+
+class FilesSource(_Source):
+    """Files of a folder on this machine: an installed distribution, the standard library, or a path."""
+
+    kind: Literal["files"]
+    root: str = Field(min_length=1)  # `package:NAME`, `stdlib:` or a path
+    include: tuple[str, ...] = Field(min_length=1)  # globs below root, `**` allowed
+    exclude: tuple[str, ...] = ()
+    max_files: int = Field(100_000, ge=1)
+    max_bytes_per_file: int = Field(1_000_000, ge=1)  # larger text files are generated or data
+    max_bytes: int = Field(2_000_000_000, ge=1)  # of all files
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _relative_globs(cls, globs: tuple[str, ...]) -> tuple[str, ...]:
+        for glob in globs:
+            if glob.startswith("/") or ".." in glob.split("/"):
+                raise ValueError(f"{glob!r} must stay below root: relative, without '..'")
+        return globs
+
+
+AnySource = WebSource | FilesSource
+
+
+class SourceConfig(RootModel[Annotated[AnySource, Field(discriminator="kind")]]):
+    """The recipe table `sources` of raw_crawl: the table of the partition's own source."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+def load_sources(path: Path) -> dict[str, AnySource]:
+    """All tables of a sources file by name. Raises BuildError naming the file, the key and the rule."""
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BuildError(f"{path} does not exist: write one table per source, see docs/sources.md") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BuildError(f"{path} is not valid TOML: {error}") from None
+    sources: dict[str, AnySource] = {}
+    for name, table in tables.items():
+        if not re.fullmatch(SOURCE_NAME, name):
+            raise BuildError(f"{path}: [{name}]: a source name has lower-case letters, digits and hyphens only")
+        if not isinstance(table, dict):
+            raise BuildError(f"{path}: {name}: every top-level key must be a table, one per source")
+        try:
+            sources[name] = SourceConfig.model_validate(table).root
+        except ValidationError as error:
+            lines = (f"{path}: [{name}] {_key(e['loc'])}: {e['msg']}" for e in error.errors())
+            raise BuildError("\n".join(lines)) from None
+    return sources
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    keys = [str(part) for part in location if part not in ("web", "files")]
+    return ".".join(keys) or "table"
+
+
+def write_source(folder: Path, source: AnySource) -> None:
+    """Record the resolved source beside its captures, without the keys that are not identity."""
+    text = source.model_dump_json(indent=1, exclude=set(NOT_IDENTITY))
+    (folder / SOURCE_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_source(segment: Segment) -> AnySource:
+    """The source that a raw_crawl segment was made from: its licence, domain and format."""
+    return SourceConfig.model_validate_json(segment.path(SOURCE_FILE).read_text(encoding="utf-8")).root

@@ -1,0 +1,30 @@
+"""Names of crawls: `source@YYYYMMDDTHHMMSSZ`, the partition key of every asset that follows a crawl."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+from assets.build import BuildError
+
+SOURCE_NAME = r"[a-z0-9][a-z0-9-]*"
+_CRAWL = re.compile(rf"({SOURCE_NAME})@(\d{{8}}T\d{{6}}Z)")
+_TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+
+
+def parse_crawl(partition: str | None) -> tuple[str, datetime]:
+    """Source and time of a crawl partition. Raises BuildError that says the expected form."""
+    match = _CRAWL.fullmatch(partition or "")
+    if match:
+        try:
+            return match[1], datetime.strptime(match[2], _TIME_FORMAT).replace(tzinfo=UTC)
+        except ValueError:
+            pass  # eight digits that are no date
+    raise BuildError(f"{partition!r} is not a crawl: a crawl is named source@YYYYMMDDTHHMMSSZ (UTC)")
+
+
+def crawl_name(source: str, at: datetime) -> str:
+    """The partition key of a crawl of `source` that starts at `at`."""
+    partition = f"{source}@{at.astimezone(UTC).strftime(_TIME_FORMAT)}"
+    parse_crawl(partition)
+    return partition
