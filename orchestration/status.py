@@ -18,6 +18,9 @@ from orchestration.identity import Identity, identity
 from orchestration.partitions import newest_keys, previous_key
 from orchestration.stages import BY_NAME, STAGES, Edge, Stage
 
+PLANNER = "mixture_manifest"
+"""The first asset of a run: it reads what is on main and pins that commit for the rest of the run."""
+
 State = Literal["fresh", "stale", "missing", "history"]
 
 
@@ -97,7 +100,7 @@ def walk(catalog: Catalog, config: Config, extra_runs: Iterable[str] = ()) -> St
     """State of everything at a catalog. `extra_runs` adds runs that were started but published nothing."""
     status = Status(catalog.commit)
     crawls = published_crawls(catalog)
-    runs = sorted(set(catalog.partitions("mixture_manifest")) | set(extra_runs))
+    runs = sorted(set(catalog.partitions(PLANNER)) | set(extra_runs))
     newest = set(newest_keys(runs).values())
     for stage in STAGES:
         keys: list[str | None] = [None]
@@ -142,21 +145,28 @@ def _judge(
 
 
 def upstream_problems(
-    stage: Stage, key: str | None, catalog: Catalog, crawls: list[str], status: Status
+    stage: Stage,
+    key: str | None,
+    catalog: Catalog,
+    crawls: list[str],
+    status: Status,
+    *,
+    for_build: bool = False,
 ) -> list[str]:
-    """Upstream partitions that are not fresh, one sentence each; these forbid a build.
+    """Upstream partitions that are not fresh, one sentence each; for a build these forbid it.
 
-    Frozen and pinned edges count only until they were first read: afterwards a changed recipe shows
-    as a difference of this asset itself.
+    Through frozen and pinned edges a stale upstream does not make something built stale (a changed
+    recipe shows as a difference of its own), but nothing new may be built from it: a frozen sample
+    reads its inputs when it is built, a run when it is planned (mixture_manifest).
     """
     problems = []
     built = catalog.get(stage.name, key) is not None
     for edge in stage.inputs:
-        if edge.kind == "records" or (edge.kind in ("frozen", "pinned") and (built or stage.name != planner(stage))):
+        if edge.kind == "records":
+            continue
+        if edge.kind in ("frozen", "pinned") and (built if not for_build else _reads_pin(edge, stage)):
             continue
         for upstream_key in _edge_keys(edge, stage, key, catalog, crawls):
-            if (edge.upstream, upstream_key) == (stage.name, key):
-                continue
             item = status.items.get((edge.upstream, upstream_key))
             label = f"{edge.upstream}[{upstream_key}]" if upstream_key else edge.upstream
             if item is None:
@@ -166,9 +176,8 @@ def upstream_problems(
     return problems
 
 
-def planner(stage: Stage) -> str:
-    """The asset that reads frozen or pinned inputs fresh: the first of its run, or the sample itself."""
-    return "mixture_manifest" if stage.partition == "run" else stage.name
+def _reads_pin(edge: Edge, stage: Stage) -> bool:
+    return edge.kind == "pinned" and stage.name != PLANNER
 
 
 def differences(recorded: dict[str, Any], wanted: Identity) -> list[str]:

@@ -1,0 +1,335 @@
+"""Write, audit, publish: the one way data gets onto `main`.
+
+resolve inputs -> refuse stale ones -> build into a scratch folder -> commit to a branch -> run the
+checks on the staged data -> merge to `main` only if every blocking check passed. A failed check
+leaves the branch for inspection and `main` untouched. Killed at any point, the same call again ends
+in the same data: scratch folders are named by fingerprint and the merge is one atomic reference move.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from assets.build import Build, BuildError, Progress, Segment, SilentProgress, StageReport, TrainerLauncher
+from orchestration import report_json
+from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment
+from orchestration.config import Config
+from orchestration.digest import MANIFEST, REPORT, data_version, file_sha256
+from orchestration.identity import Identity, identity
+from orchestration.stages import BY_NAME, Stage
+from orchestration.status import PLANNER, current_inputs, published_crawls, upstream_problems, walk
+from orchestration.store.contract import MAIN, VersionedStore
+from quality.asset_checks import NamedOutcome, run_checks
+from quality.outcome import Evidence
+
+
+class StaleInputError(Exception):
+    """Something upstream is stale or missing: building on it would serve old data as new."""
+
+
+class AlreadyRunningError(Exception):
+    """Another process is building the same partition of the same asset."""
+
+
+class BlockedError(Exception):
+    """A blocking check failed: the data stays on its branch, `main` is untouched."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One partition of one asset on `main`."""
+
+    manifest: Mapping[str, Any]
+    report: StageReport
+    checks: tuple[NamedOutcome, ...]
+    commit: str
+    already_done: bool
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Data on a build branch, checked but not yet merged."""
+
+    stage: Stage
+    partition: str | None
+    branch: str
+    manifest: dict[str, Any]
+    report: StageReport
+    checks: tuple[NamedOutcome, ...]
+
+    @property
+    def failed(self) -> list[NamedOutcome]:
+        """Blocking checks that did not pass."""
+        return [c for c in self.checks if c.blocking and not c.outcome.passed]
+
+
+@dataclass
+class Publisher:
+    """Everything a build needs besides the stage itself."""
+
+    store: VersionedStore
+    config: Config
+    home: Path
+    progress: Progress
+    trainer: TrainerLauncher | None = None
+    allow_stale: bool = False
+    force: bool = False
+
+    def stage_data(self, stage: Stage, partition: str | None) -> Staged | Publication:
+        """Build and check one partition. A Publication when exactly this is on `main` already."""
+        with self._lock(stage, partition):
+            catalog = read_catalog(self.store)
+            stale = self._refuse_stale(stage, partition, catalog)
+            wanted = identity(stage, partition, self.config, self._input_versions(stage, partition, catalog))
+            done = catalog.get(stage.name, partition)
+            if done and not self.force and done["fingerprint"] == wanted.fingerprint:
+                return self._accepted(stage, done, catalog)
+            return self._build(stage, partition, catalog, wanted, stale)
+
+    def merge(self, staged: Staged) -> Publication:
+        """Move staged data to `main`. Raises BlockedError naming the failed checks."""
+        if staged.failed:
+            lines = "; ".join(f"{c.name}: {c.outcome.description}" for c in staged.failed)
+            raise BlockedError(
+                f"{staged.stage.name}: {len(staged.failed)} blocking check(s) failed: {lines}. Nothing was published; "
+                f"the staged data is on branch {staged.branch} (headwater diff main {staged.branch})."
+            )
+        label = f"{staged.stage.name}[{staged.partition}]" if staged.partition else staged.stage.name
+        metadata = {
+            "asset": staged.stage.name,
+            "partition": staged.partition or "",
+            "version": staged.manifest["version"],
+            "fingerprint": staged.manifest["fingerprint"],
+        }
+        commit = self.store.merge(
+            staged.branch, message=f"Publish {label} {staged.manifest['version'][:12]}", metadata=metadata
+        )
+        if staged.stage.name == PLANNER:
+            self._pin(staged)
+        self.store.delete_branch(staged.branch)
+        shutil.rmtree(self._scratch(staged.stage, staged.partition), ignore_errors=True)
+        return Publication(staged.manifest, staged.report, staged.checks, commit, already_done=False)
+
+    # --- inputs
+
+    def _input_versions(
+        self, stage: Stage, partition: str | None, catalog: Catalog
+    ) -> dict[str, dict[str, str]]:
+        return current_inputs(stage, partition, catalog, published_crawls(catalog))
+
+    def _refuse_stale(self, stage: Stage, partition: str | None, catalog: Catalog) -> list[str]:
+        extra = [partition] if stage.partition == "run" and partition else []
+        status = walk(catalog, self.config, extra)
+        crawls = published_crawls(catalog)
+        problems = upstream_problems(stage, partition, catalog, crawls, status, for_build=True)
+        if problems and not self.allow_stale:
+            raise StaleInputError(
+                f"{stage.name} refuses to build on stale input: {'; '.join(problems)}. "
+                "`headwater status` says why; `headwater run` brings everything up to date; "
+                "--allow-stale (run tag headwater/allow_stale=true) overrides and is recorded."
+            )
+        return problems
+
+    def _segments(self, stage: Stage, partition: str | None, catalog: Catalog) -> dict[str, list[Segment]]:
+        """Segments per upstream asset, at the pinned commit for pinned edges, sorted by partition."""
+        found: dict[str, dict[str, Segment]] = {}
+        pinned = None
+        for edge in stage.inputs:
+            source = catalog
+            if edge.kind == "pinned" and stage.name != PLANNER:
+                pinned = pinned or read_catalog(self.store, self._pin_of(partition, catalog))
+                source = pinned
+            only = replace(stage, inputs=(replace(edge, kind="all"),)) if edge.kind in ("frozen", "pinned") else replace(
+                stage, inputs=(edge,)
+            )
+            versions = current_inputs(only, partition, source, published_crawls(source))
+            for key in versions.get(edge.upstream, {}):
+                manifest = source.get(edge.upstream, key or None)
+                if manifest:
+                    found.setdefault(edge.upstream, {})[key] = segment(self.store, source.commit, manifest)
+        return {asset: [parts[key] for key in sorted(parts)] for asset, parts in found.items()}
+
+    def _pin_of(self, run: str | None, catalog: Catalog) -> str:
+        manifest = catalog.get(PLANNER, run)
+        if manifest is None:
+            raise StaleInputError(f"run {run} is not planned yet: materialise {PLANNER} of this partition first.")
+        return str(manifest["pin"])
+
+    def _pin(self, staged: Staged) -> None:
+        """Tag the commit a run reads, so that garbage collection keeps it as long as the run is known."""
+        name = f"run/{staged.partition}"
+        if self.store.tags().get(name) != staged.manifest["pin"]:
+            self.store.tag(name, staged.manifest["pin"], f"data that run {staged.partition} was planned on")
+
+    # --- building
+
+    def _build(
+        self, stage: Stage, partition: str | None, catalog: Catalog, wanted: Identity, stale: list[str]
+    ) -> Staged:
+        scratch = self._scratch(stage, partition)
+        here = scratch / wanted.fingerprint[:16]
+        _prepare(scratch, here, keep_output=stage.resumable)
+        started = time.monotonic()
+        previous = catalog.get(stage.name, partition)
+        build = Build(
+            asset=stage.name,
+            partition=partition,
+            output=here / "output",
+            scratch=here / "work",
+            inputs=self._segments(stage, partition, catalog),
+            recipes=wanted.config,
+            workers=self.config.profile.workers,
+            progress=self.progress,
+            previous=segment(self.store, catalog.commit, previous) if previous else None,
+            trainer=self.trainer,
+            fingerprint=wanted.fingerprint,
+        )
+        report = builder(stage)(build)
+        _account(stage, partition, report)
+        manifest = self._manifest(stage, partition, catalog, wanted, report, build.output, started)
+        if stale:
+            manifest["built_on_stale_input"] = stale
+        evidence = Evidence(
+            report.as_json(), previous["report"] if previous else None, manifest["rows"], manifest["bytes"]
+        )
+        checks = tuple(run_checks(stage.name, evidence))
+        manifest["checks"] = [check.as_json() for check in checks]
+        branch = self._stage_on_branch(stage, partition, build.output, manifest, report)
+        return Staged(stage, partition, branch, manifest, report, checks)
+
+    def _manifest(
+        self,
+        stage: Stage,
+        partition: str | None,
+        catalog: Catalog,
+        wanted: Identity,
+        report: StageReport,
+        output: Path,
+        started: float,
+    ) -> dict[str, Any]:
+        version, rows = data_version(output, report.volatile_files)
+        files = {
+            path.relative_to(output).as_posix(): path.stat().st_size
+            for path in sorted(output.rglob("*"))
+            if path.is_file() and path.name not in (MANIFEST, REPORT)
+        }
+        return {
+            "format": MANIFEST_FORMAT,
+            "asset": stage.name,
+            "partition": partition,
+            "version": version,
+            "fingerprint": wanted.fingerprint,
+            "identity": wanted.as_json(),
+            "pin": catalog.commit if stage.name == PLANNER else None,
+            "report": report.as_json(),
+            "rows": rows,
+            "bytes": sum(files.values()),
+            "files": files,
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "duration_s": round(time.monotonic() - started, 3),
+        }
+
+    def _stage_on_branch(
+        self, stage: Stage, partition: str | None, output: Path, manifest: dict[str, Any], report: StageReport
+    ) -> str:
+        branch = "/".join(["build", stage.name, *([partition] if partition else []), manifest["fingerprint"][:12]])
+        if branch in self.store.branches():
+            self.store.delete_branch(branch)
+        self.store.create_branch(branch)
+        folder = prefix(stage, partition)
+        put: dict[str, Path | bytes] = {folder + name: output / name for name in manifest["files"]}
+        put[folder + MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()
+        put[folder + REPORT] = json.dumps(report_json.encode(report), ensure_ascii=False).encode()
+        existing = any(True for _ in self.store.list(branch, folder))
+        self.store.commit(branch, put, [folder] if existing else [], message=f"Stage {stage.name}")
+        return branch
+
+    def _accepted(self, stage: Stage, manifest: dict[str, Any], catalog: Catalog) -> Publication:
+        content = self.store.read_bytes(catalog.commit, prefix(stage, manifest["partition"]) + REPORT)
+        checks = tuple(NamedOutcome.from_json(entry) for entry in manifest["checks"])
+        return Publication(manifest, report_json.decode(json.loads(content)), checks, catalog.commit, already_done=True)
+
+    # --- places
+
+    def _scratch(self, stage: Stage, partition: str | None) -> Path:
+        return self.home / "scratch" / stage.name / (partition or "_")
+
+    @contextmanager
+    def _lock(self, stage: Stage, partition: str | None) -> Iterator[None]:
+        """An advisory lock per asset and partition; the kernel frees it when its holder dies."""
+        path = self.home / "locks" / f"{stage.name}-{partition or '_'}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise AlreadyRunningError(
+                    f"{stage.name} {partition or ''} is being built by process {file.read().strip() or 'unknown'}. "
+                    "Wait for it, or end it; nothing of its work is lost."
+                ) from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def builder(stage: Stage) -> Any:
+    """The build function of an asset: assets/<group>/defs.py, the function of the asset's name."""
+    return getattr(import_module(f"assets.{stage.group}.defs"), stage.name)
+
+
+def _prepare(scratch: Path, here: Path, *, keep_output: bool) -> None:
+    """Empty the scratch folder of other fingerprints and, unless resumable, of interrupted attempts."""
+    if scratch.exists():
+        for other in scratch.iterdir():
+            if other != here:
+                shutil.rmtree(other)
+    if here.exists() and not keep_output:
+        shutil.rmtree(here)
+    for name in ("output", "work"):
+        (here / name).mkdir(parents=True, exist_ok=True)
+
+
+def _account(stage: Stage, partition: str | None, report: StageReport) -> None:
+    """documents in = kept + dropped, or the stage lost documents without a word."""
+    if report.documents_in is None:
+        return
+    out = (report.documents_kept or 0) + sum(report.dropped.values())
+    if out != report.documents_in:
+        raise BuildError(
+            f"{stage.name} {partition or ''}: {report.documents_in} documents came in but {report.documents_kept} were "
+            f"kept and {sum(report.dropped.values())} dropped ({dict(report.dropped)}): "
+            f"{report.documents_in - out} are unaccounted for. This is a bug of the stage; nothing was published."
+        )
+
+
+def publish(publisher: Publisher, asset: str, partition: str | None = None) -> Publication:
+    """Stage, check and merge one partition: for the command line and tests, without Dagster."""
+    result = publisher.stage_data(BY_NAME[asset], partition)
+    return result if isinstance(result, Publication) else publisher.merge(result)
+
+
+__all__ = [
+    "AlreadyRunningError",
+    "BlockedError",
+    "Publication",
+    "Publisher",
+    "SilentProgress",
+    "StaleInputError",
+    "Staged",
+    "builder",
+    "file_sha256",
+    "publish",
+]
