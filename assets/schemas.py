@@ -104,7 +104,9 @@ SIGNATURES = schema(
     {
         "doc_id": pa.string(),
         "text_sha256": pa.string(),  # of the normalised text: exact duplicates share it
-        "shingles": pa.list_(pa.uint64()),  # sorted distinct shingle hashes
+        "shingles_sha256": pa.string(),  # of the sorted shingle hashes: documents that share it are one node
+        "shingle_count": pa.int32(),
+        "shingles": pa.list_(pa.uint64()),  # sorted distinct shingle hashes, below 2**63
         "signature": pa.list_(pa.uint32()),  # MinHash, 108 permutations
     }
 )
