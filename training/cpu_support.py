@@ -1,0 +1,56 @@
+"""What torchtitan 0.2.2 misses on a machine without an accelerator. Inactive when CUDA is there.
+
+torchtitan picks its device module once, at import, and asks it for memory statistics that
+`torch.cpu` does not have. `enable()` must therefore run before torchtitan is imported.
+"""
+
+from __future__ import annotations
+
+import types
+
+import torch
+
+
+def enable() -> bool:
+    """Let torchtitan run on CPU and gloo; returns whether anything had to be done."""
+    if torch.cuda.is_available():
+        return False
+    torch._utils._get_available_device_type = lambda: "cpu"
+    missing = {
+        "get_device_name": lambda device=None: "CPU",
+        "get_device_properties": lambda device=None: types.SimpleNamespace(name="CPU", total_memory=_total_memory()),
+        "reset_peak_memory_stats": lambda device=None: None,
+        "empty_cache": lambda: None,
+        "memory_stats": lambda device=None: {},
+        "current_device": lambda: 0,
+    }
+    for name, stand_in in missing.items():
+        setattr(torch.cpu, name, stand_in)
+    return True
+
+
+def _total_memory() -> int:
+    import psutil
+
+    return psutil.virtual_memory().total
+
+
+def sum_gradients(model: torch.nn.Module) -> None:
+    """Make data-parallel gradients plain sums, as torchtitan's loss (already divided by all tokens) expects.
+
+    FSDP2 would use PREMUL_SUM, which gloo does not have. `replicate` averages, which torchtitan
+    corrects for FSDP but not for it: the gradients would be too small by the number of replicas.
+    """
+    from torch.distributed.fsdp import FSDPModule
+
+    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for module in sharded:
+        module.set_force_sum_reduction_for_comms(True)
+    if not sharded and hasattr(model, "register_comm_hook"):
+        model.register_comm_hook(None, _all_reduce_sum)
+
+
+def _all_reduce_sum(state: None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
+    assert work is not None
+    return work.get_future().then(lambda done: done.value()[0])

@@ -1,0 +1,109 @@
+"""A TrainRequest in torchtitan's terms: its JobConfig, and the TrainSpec that plugs our parts into its seams."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch.nn as nn
+from torchtitan.components.lr_scheduler import build_lr_schedulers
+from torchtitan.components.optimizer import build_optimizers
+from torchtitan.config import JobConfig
+from torchtitan.distributed.pipeline_parallel import pipeline_llm
+from torchtitan.models.llama3.infra.parallelize import parallelize_llama
+from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
+from torchtitan.protocols import train_spec as train_specs
+
+from training.cpu_support import sum_gradients
+from training.model import SeededTransformer, model_args
+from training.monitor import ChannelLoss, StepMonitor
+from training.order_dataset import OrderLoader, OrderReader
+from training.request import TrainRequest
+
+FLAVOUR = "requested"
+
+
+def job_config(request: TrainRequest) -> JobConfig:
+    """torchtitan's configuration of this run. What it does not set here keeps torchtitan's default."""
+    config = JobConfig()
+    config.job.dump_folder = str(request.output)
+    config.job.description = request.run
+    config.model.name = f"headwater/{request.run}"
+    config.model.flavor = FLAVOUR
+    config.metrics.log_freq = 1
+    config.metrics.disable_color_printing = True
+    _optimisation(config, request)
+    _layout(config, request)
+    config.activation_checkpoint.mode = "none"
+    config.debug.seed = request.seed
+    config.comm.trace_buf_size = 0  # no flight recorder files
+    # One collective may wait for rank 0 to export a checkpoint.
+    config.comm.init_timeout_seconds = 1800
+    return config
+
+
+def _optimisation(config: JobConfig, request: TrainRequest) -> None:
+    schedule, optimiser = request.schedule, request.optimiser
+    config.optimizer.name = "AdamW"
+    config.optimizer.implementation = "foreach"  # the one that runs on every device and layout
+    config.optimizer.lr = schedule.peak_lr
+    config.optimizer.beta1 = optimiser.beta1
+    config.optimizer.beta2 = optimiser.beta2
+    config.optimizer.eps = optimiser.eps
+    config.optimizer.weight_decay = optimiser.weight_decay
+    config.lr_scheduler.warmup_steps = schedule.warmup_steps
+    config.lr_scheduler.decay_ratio = schedule.decay_steps / schedule.total_steps
+    config.lr_scheduler.decay_type = "linear"
+    config.lr_scheduler.min_lr_factor = schedule.min_lr_ratio
+    config.training.steps = schedule.total_steps
+    config.training.max_norm = optimiser.max_gradient_norm
+    config.training.seq_len = request.model.sequence_length
+    config.training.local_batch_size = request.local_batch_size
+    config.training.global_batch_size = request.global_batch_size
+    config.training.dtype = "float32"
+    config.training.mixed_precision_param = request.precision
+    config.training.mixed_precision_reduce = "float32"
+
+
+def _layout(config: JobConfig, request: TrainRequest) -> None:
+    layout = request.parallelism
+    config.parallelism.data_parallel_shard_degree = layout.dp_shard
+    config.parallelism.data_parallel_replicate_degree = layout.dp_replicate
+    config.parallelism.tensor_parallel_degree = layout.tp
+    config.parallelism.pipeline_parallel_degree = layout.pp
+
+
+def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[str, Any]], None]) -> None:
+    """Make this run known to torchtitan under `headwater/<run>`."""
+
+    class RequestedTransformer(SeededTransformer):
+        seed = request.seed
+
+    def build_loader(dp_world_size: int, dp_rank: int, **_: Any) -> OrderLoader:
+        reader = OrderReader(request.data, request.model.sequence_length, request.model.vocab_size)
+        return OrderLoader(reader, request.data.order_fingerprint, request.local_batch_size, dp_rank, dp_world_size)
+
+    def parallelise(model: nn.Module, parallel_dims: Any, config: JobConfig) -> nn.Module:
+        model = parallelize_llama(model, parallel_dims, config)
+        sum_gradients(model)
+        return model
+
+    def build_monitor(config: JobConfig, parallel_dims: Any, _: Any) -> StepMonitor:
+        return StepMonitor(config, parallel_dims, request, loss, report)
+
+    train_specs.register_train_spec(
+        f"headwater/{request.run}",
+        train_specs.TrainSpec(
+            model_cls=RequestedTransformer,
+            model_args={FLAVOUR: model_args(request.model)},
+            parallelize_fn=parallelise,
+            pipelining_fn=pipeline_llm,
+            build_optimizers_fn=build_optimizers,
+            build_lr_schedulers_fn=build_lr_schedulers,
+            build_dataloader_fn=build_loader,
+            build_tokenizer_fn=None,
+            build_loss_fn=lambda *_, **__: loss,
+            build_metrics_processor_fn=build_monitor,
+            state_dict_adapter=Llama3StateDictAdapter,
+        ),
+    )

@@ -1,0 +1,229 @@
+"""What a training run is asked to do: one JSON file, read before anything heavy is imported.
+
+Everything that decides the weights is in `TrainRequest.identity()`; the rest (folders, layout,
+threads, which steps to save) may differ between an attempt and the attempt that resumes it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from training.errors import RequestError
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelShape(_Strict):
+    """A Llama: RMSNorm, rotary positions without scaling, SwiGLU, grouped-query attention, untied embeddings."""
+
+    dim: PositiveInt
+    n_layers: PositiveInt
+    n_heads: PositiveInt
+    n_kv_heads: PositiveInt
+    vocab_size: PositiveInt
+    """Rows of the embedding: the tokenizer's size padded up, so that kernels and shards divide evenly."""
+    sequence_length: PositiveInt
+    ffn_dim_multiplier: PositiveFloat = 1.0
+    multiple_of: PositiveInt = 64
+    """The SwiGLU width is 8/3 * dim * ffn_dim_multiplier, rounded up to a multiple of this."""
+    rope_theta: PositiveFloat = 10_000.0
+    norm_eps: PositiveFloat = 1e-5
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.dim % self.n_heads:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads})")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})")
+        if (self.dim // self.n_heads) % 2:
+            raise ValueError(f"dim / n_heads ({self.dim // self.n_heads}) must be even: rotary positions turn pairs")
+        return self
+
+
+class Parallelism(_Strict):
+    """Degrees of each axis; their product is the number of ranks."""
+
+    dp_shard: PositiveInt = 1  # FSDP2
+    dp_replicate: PositiveInt = 1  # replicas of the whole, or of the FSDP group
+    tp: PositiveInt = 1
+    pp: PositiveInt = 1
+
+    @property
+    def dp(self) -> int:
+        """Ranks that read different sequences."""
+        return self.dp_shard * self.dp_replicate
+
+    @property
+    def ranks(self) -> int:
+        """Processes that torchrun must start."""
+        return self.dp * self.tp * self.pp
+
+
+class Schedule(_Strict):
+    """Warmup, stable, decay. Steps count from 1."""
+
+    total_steps: PositiveInt
+    warmup_steps: int = Field(ge=0)
+    decay_steps: int = Field(ge=0)
+    peak_lr: PositiveFloat
+    min_lr_ratio: float = Field(default=0.0, ge=0.0, le=1.0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.warmup_steps + self.decay_steps > self.total_steps:
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps}) + decay_steps ({self.decay_steps}) exceed total_steps ({self.total_steps})"
+            )
+        return self
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate of one step, from the definition: the oracle of what the optimiser is given.
+
+        The last step would be at the floor; torchtitan adds one virtual stable step so that it stays
+        one notch above, and so does this.
+        """
+        position = step - 1
+        if position < self.warmup_steps:
+            return self.peak_lr * step / self.warmup_steps
+        stable_until = self.total_steps + 1 - self.decay_steps
+        if position < stable_until:
+            return self.peak_lr
+        remaining = 1 - (step - stable_until) / self.decay_steps
+        return self.peak_lr * (self.min_lr_ratio + (1 - self.min_lr_ratio) * remaining)
+
+
+class Optimiser(_Strict):
+    """AdamW."""
+
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    eps: PositiveFloat = 1e-8
+    weight_decay: float = Field(default=0.1, ge=0)
+    max_gradient_norm: PositiveFloat = 1.0
+
+
+class Data(_Strict):
+    """Where the planned order and the tokens are. Paths are what the caller resolved; shards keep their logical names."""
+
+    order: Path
+    order_fingerprint: str = Field(min_length=1)
+    """Version of the order manifest: goes into each checkpoint, and a checkpoint of another order is refused."""
+    index: Path
+    shards: dict[str, Path] = Field(min_length=1)
+    dtype: Literal["uint16", "uint32"]
+    channels: tuple[str, ...] = Field(min_length=1)
+
+
+class TrainRequest(_Strict):
+    """One run of the training program."""
+
+    run: str = Field(min_length=1)
+    model: ModelShape
+    parallelism: Parallelism = Parallelism()
+    schedule: Schedule
+    optimiser: Optimiser = Optimiser()
+    global_batch_size: PositiveInt
+    local_batch_size: PositiveInt
+    """Sequences that one rank works on at once; gradients accumulate up to the global batch."""
+    seed: int = Field(ge=0, lt=2**63)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of matrix products under FSDP2 or autocast; master weights and sums stay float32."""
+    checkpoint_steps: tuple[PositiveInt, ...] = Field(min_length=1)
+    data: Data
+    tokenizer_version: str = Field(min_length=1)
+    end_of_document_id: int | None = Field(default=None, ge=0)
+    output: Path
+    """Filled with checkpoints/, metrics.jsonl, logs/. A run resumes from the last complete checkpoint found here."""
+    resume_from: Path | None = None
+    """A complete checkpoint folder of the same run elsewhere, used when `output` holds none."""
+    threads: PositiveInt = 1  # CPU threads of each rank
+    report_every_steps: PositiveInt = 10  # messages to the launcher; metrics.jsonl has every step
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        together = self.local_batch_size * self.parallelism.dp
+        if self.global_batch_size % together:
+            raise ValueError(
+                f"global_batch_size ({self.global_batch_size}) must be a multiple of local_batch_size * data-parallel "
+                f"degree ({self.local_batch_size} * {self.parallelism.dp} = {together})"
+            )
+        steps = self.checkpoint_steps
+        if list(steps) != sorted(set(steps)):
+            raise ValueError(f"checkpoint_steps must be ascending and distinct, found {list(steps)}")
+        if steps[-1] != self.schedule.total_steps:
+            raise ValueError(
+                f"the last checkpoint step ({steps[-1]}) must be total_steps ({self.schedule.total_steps}): else the end of training is lost"
+            )
+        self._layout_fits()
+        return self
+
+    def _layout_fits(self) -> None:
+        layout, model = self.parallelism, self.model
+        if layout.tp > 1 and (
+            model.n_kv_heads % layout.tp or model.sequence_length % layout.tp or model.vocab_size % layout.tp
+        ):
+            raise ValueError(
+                f"tp ({layout.tp}) must divide n_kv_heads ({model.n_kv_heads}), sequence_length ({model.sequence_length}) "
+                f"and vocab_size ({model.vocab_size})"
+            )
+        if layout.pp > model.n_layers:
+            raise ValueError(f"pp ({layout.pp}) cannot exceed n_layers ({model.n_layers})")
+        if layout.pp > 1 and self.local_batch_size < layout.pp:
+            raise ValueError(
+                f"local_batch_size ({self.local_batch_size}) must be at least pp ({layout.pp}): one sequence per stage"
+            )
+        if layout.dp_replicate > 1 and layout.dp_shard == 1 and layout.tp * layout.pp > 1:
+            raise ValueError(
+                "dp_replicate without dp_shard cannot be combined with tp or pp (torchtitan 0.2.2); use dp_shard"
+            )
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that the whole run reads."""
+        return self.global_batch_size * self.schedule.total_steps
+
+    def tokens_seen(self, step: int) -> int:
+        """Target tokens after `step` optimiser steps."""
+        return step * self.global_batch_size * self.model.sequence_length
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a checkpoint to be continued: all that decides the weights but the layout."""
+        content = self.model_dump(mode="json")
+        free = (
+            "parallelism",
+            "local_batch_size",
+            "checkpoint_steps",
+            "output",
+            "resume_from",
+            "threads",
+            "report_every_steps",
+        )
+        for name in free:
+            del content[name]
+        content["data"] = {"order_fingerprint": self.data.order_fingerprint}
+        return content
+
+
+def load_request(path: Path) -> TrainRequest:
+    """Read and validate a request file. Raises RequestError naming the file, the key and the rule."""
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise RequestError(f"request {path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise RequestError(f"request {path} is not JSON: {error}") from None
+    try:
+        request = TrainRequest.model_validate(content)
+    except ValidationError as error:
+        rules = [f"{'.'.join(map(str, e['loc'])) or 'request'}: {e['msg']}" for e in error.errors()]
+        raise RequestError(f"request {path} breaks {len(rules)} rule(s): " + "; ".join(rules)) from None
+    if not math.isfinite(request.schedule.peak_lr):
+        raise RequestError(f"request {path}: schedule.peak_lr must be finite, found {request.schedule.peak_lr}")
+    return request

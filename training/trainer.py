@@ -1,0 +1,101 @@
+"""torchtitan's Trainer on our order, loss and checkpoints. The loop is `train()`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torchtitan.config import JobConfig
+from torchtitan.train import Trainer
+
+from training.checkpoints import ListedCheckpoints
+from training.errors import OrderError
+from training.job import job_config, register
+from training.monitor import ChannelLoss, StepMonitor, truncate_metrics
+from training.request import TrainRequest
+
+
+class OrderedTrainer(Trainer):
+    """Trains one request; `report` receives the metrics of a step now and then, on rank 0."""
+
+    metrics_processor: StepMonitor
+
+    def __init__(self, request: TrainRequest, report: Callable[[dict[str, Any]], None]) -> None:
+        self.request = request
+        self.channel_loss = ChannelLoss(len(request.data.channels))
+        config = job_config(request)
+        register(request, self.channel_loss, report)
+        super().__init__(config)
+        planned = self.dataloader._reader.sequences
+        if planned < request.sequences:
+            raise OrderError(
+                f"the order plans {planned} sequences, but {request.schedule.total_steps} steps of "
+                f"{request.global_batch_size} need {request.sequences}"
+            )
+        self.checkpointer = self._listed_checkpoints(config)
+
+    def _listed_checkpoints(self, config: JobConfig) -> ListedCheckpoints:
+        """Replaces torchtitan's manager, which saves at intervals and which Trainer builds disabled."""
+        config.checkpoint.enable = True
+        config.checkpoint.keep_latest_k = 0
+        return ListedCheckpoints(
+            request=self.request,
+            job_config=config.to_dict(),
+            describe=self._describe,
+            dataloader=self.dataloader,
+            model_parts=self.model_parts,
+            optimizers=self.optimizers,
+            lr_schedulers=self.lr_schedulers,
+            states={"train_state": self},
+            checkpoint_config=config.checkpoint,
+            sd_adapter=None,
+        )
+
+    def _describe(self) -> dict[str, Any]:
+        last = self.metrics_processor.last
+        return {
+            "run": self.request.run,
+            "train_loss": last["loss"],
+            "learning_rate": last["learning_rate"],
+        }
+
+    def train(self) -> None:
+        """From the last complete checkpoint, or from the start, to the last step."""
+        self.checkpointer.load()
+        if dist.get_rank() == 0:
+            truncate_metrics(self.request.output / "metrics.jsonl", self.step)
+        batches = self.batch_generator(self.dataloader)
+        while self.should_continue_training():
+            self.step += 1
+            self.gc_handler.run(self.step)
+            self.metrics_processor.start_step()
+            self.train_step(batches)
+            self.checkpointer.save(self.step)
+
+    def post_dataloading_process(
+        self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
+        """The channels go to the loss, not to the model."""
+        self.channel_loss.expect(input_dict.pop("channels"))
+        return super().post_dataloading_process(input_dict, labels)
+
+    def forward_backward_step(
+        self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """With pipeline stages the loss itself divides by the tokens: torchtitan would do it after the backward pass."""
+        if self.parallel_dims.pp_enabled:
+            self.channel_loss.divisor = global_valid_tokens
+            global_valid_tokens = torch.ones(())
+        return super().forward_backward_step(
+            input_dict=input_dict, labels=labels, global_valid_tokens=global_valid_tokens
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Only the step: torchtitan's token counter is per rank and would tie a checkpoint to its layout."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue after the saved step."""
+        self.step = state_dict["step"]
