@@ -1,0 +1,155 @@
+"""The Dagster graph, generated from orchestration/stages.py: assets, checks, jobs, schedules, sensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+
+from assets.build import BuildError
+from orchestration.code_version import code_version
+from orchestration.config import ConfigError
+from orchestration.offline import apply_offline_defaults
+from orchestration.progress import progress_for
+from orchestration.publish import (
+    AlreadyRunningError,
+    BlockedError,
+    Publication,
+    Publisher,
+    StaleInputError,
+)
+from orchestration.schedules import build_schedules
+from orchestration.sensors import build_sensors
+from orchestration.stages import GROUPS, STAGES, Stage
+from orchestration.store.contract import StoreError
+from orchestration.ui_metadata import materialization_metadata
+from orchestration.workplace import open_workplace
+from quality.asset_checks import NamedOutcome, check_specs
+
+ALLOW_STALE_TAG = "headwater/allow_stale"
+FORCE_TAG = "headwater/force"
+PARTITIONS = {
+    "crawl": dg.DynamicPartitionsDefinition(name="crawl"),
+    "run": dg.DynamicPartitionsDefinition(name="run"),
+}
+JOBS = {
+    "crawl_job": ("raw_crawl", "crawl_delta", "extracted_documents", "filtered_documents", "document_signatures"),
+    "curate_job": tuple(s.name for s in STAGES if s.partition is None and s.group != "lineage"),
+    "pretrain_job": tuple(s.name for s in STAGES if s.partition == "run"),
+    "audit_job": tuple(s.name for s in STAGES if s.group == "lineage"),
+}
+OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
+EXPECTED_ERRORS = (BuildError, ConfigError, StoreError, StaleInputError, AlreadyRunningError, BlockedError)
+
+
+def group_label(group: str) -> str:
+    """Dagster sorts groups by name: the number keeps them in stage order."""
+    return f"{GROUPS.index(group) + 1}_{group}"
+
+
+def build_asset(stage: Stage) -> dg.AssetsDefinition:
+    """One row of stages.py as a Dagster asset with its checks."""
+    upstream = {edge.upstream: edge for edge in stage.inputs if edge.kind != "previous"}
+    reads = ", ".join(f"{e.upstream} ({e.kind})" for e in stage.inputs) or "the world"
+    modules = ", ".join(f"`{m.replace('.', '/')}.py`" for m in stage.modules)
+
+    @dg.asset(
+        name=stage.name,
+        group_name=group_label(stage.group),
+        deps=sorted(upstream),
+        partitions_def=PARTITIONS[stage.partition] if stage.partition else None,
+        description=f"{stage.sentence}\n\nReads: {reads}.\n\nCode: {modules}.",
+        kinds=set(stage.kinds),
+        owners=[OWNERS.get(stage.group, "team:modelling")],
+        tags={"stage": f"{STAGES.index(stage) + 1:02d}"},
+        code_version=code_version(stage).digest,
+        pool=f"headwater_{stage.name}",
+        check_specs=[
+            dg.AssetCheckSpec(name=c.name, asset=stage.name, description=c.description, blocking=c.blocking)
+            for c in check_specs(stage.name)
+        ],
+        output_required=False,
+    )
+    def _asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from materialise(context, stage)
+
+    return _asset
+
+
+def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any]:
+    """Stage the data, yield the verdicts, merge, yield the materialisation; or fail saying why."""
+    partition = context.partition_key if context.has_partition_key else None
+    workplace = open_workplace()
+    label = f"{stage.name}[{partition}]" if partition else stage.name
+    try:
+        publisher = Publisher(
+            store=workplace.store,
+            config=workplace.config,
+            home=workplace.home,
+            progress=progress_for(label, context.log),
+            trainer=_trainer(context, stage, workplace.config.profile.observe_every_steps),
+            allow_stale=context.run.tags.get(ALLOW_STALE_TAG) == "true",
+            force=context.run.tags.get(FORCE_TAG) == "true",
+        )
+        result = publisher.stage_data(stage, partition)
+        yield from (_check_result(check, stage) for check in result.checks)
+        publication = result if isinstance(result, Publication) else publisher.merge(result)
+    except EXPECTED_ERRORS as error:
+        raise dg.Failure(description=str(error), metadata={"error": type(error).__name__}) from error
+    if publication.already_done:
+        context.log.info(f"{label} is on main already with this fingerprint; nothing was rebuilt.")
+    yield dg.MaterializeResult(
+        asset_key=stage.name,
+        data_version=dg.DataVersion(publication.manifest["version"]),
+        metadata=materialization_metadata(publication, workplace.store),
+    )
+
+
+def _trainer(context: dg.AssetExecutionContext, stage: Stage, observe_every_steps: int) -> Any:
+    if stage.name != "base_checkpoints":
+        return None
+    from orchestration.resources.trainer import PipesTrainer
+
+    return PipesTrainer(context, observe_every_steps=observe_every_steps)
+
+
+def _check_result(check: NamedOutcome, stage: Stage) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=check.outcome.passed,
+        asset_key=stage.name,
+        check_name=check.name,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+        description=check.outcome.description,
+        metadata={key: value for key, value in check.outcome.metadata.items() if value is not None},
+    )
+
+
+def build_jobs() -> dict[str, Any]:
+    """The four jobs: one crawl, the global stages, one training run, the lineage."""
+    return {
+        name: dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*assets),
+            executor_def=dg.in_process_executor,
+            description=f"Materialises {', '.join(assets)}.",
+        )
+        for name, assets in JOBS.items()
+    }
+
+
+def build_definitions() -> dg.Definitions:
+    """The whole graph. Loads neither torch nor datatrove."""
+    apply_offline_defaults(os.environ)
+    jobs = build_jobs()
+    return dg.Definitions(
+        assets=[build_asset(stage) for stage in STAGES],
+        jobs=list(jobs.values()),
+        schedules=build_schedules(jobs),
+        sensors=build_sensors(jobs),
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

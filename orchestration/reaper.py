@@ -1,0 +1,37 @@
+"""Marks runs whose process is gone as failed: a killed process leaves its Dagster run STARTED for ever."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+PID_TAG = "headwater/pid"
+
+
+def reap_dead_runs(instance: DagsterInstance) -> list[str]:
+    """Fail unfinished runs that carry the process id of a process that no longer exists. Returns their ids."""
+    from dagster import DagsterRunStatus, RunsFilter
+
+    unfinished = instance.get_runs(
+        RunsFilter(statuses=[DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING])
+    )
+    reaped = []
+    for run in unfinished:
+        pid = run.tags.get(PID_TAG)
+        if pid and pid != str(os.getpid()) and not _is_headwater(int(pid)):
+            instance.report_run_failed(run, f"its process {pid} was killed; the next run continues from what it published")
+            reaped.append(run.run_id)
+    return reaped
+
+
+def _is_headwater(pid: int) -> bool:
+    """True if that process exists and is ours (a process id may have been given to something else)."""
+    import psutil
+
+    try:
+        return "headwater" in " ".join(psutil.Process(pid).cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False

@@ -1,0 +1,105 @@
+"""A publication as Dagster metadata: what a person sees after clicking an asset."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+import pyarrow.parquet as pq
+
+from assets.build import Sample, StageReport
+from orchestration.catalog import prefix
+from orchestration.digest import table_name
+from orchestration.publish import Publication
+from orchestration.stages import BY_NAME
+from orchestration.store.contract import VersionedStore
+
+SAMPLE_ROWS = 12
+CELL_CHARACTERS = 160
+
+
+def materialization_metadata(publication: Publication, store: VersionedStore) -> dict[str, Any]:
+    """Counts, drop reasons, plots, samples, schema, place and input versions."""
+    manifest, report = publication.manifest, publication.report
+    metadata: dict[str, Any] = {}
+    if report.documents_in is not None:
+        metadata["documents in"] = report.documents_in
+        metadata["documents kept"] = report.documents_kept
+    if report.dropped:
+        metadata["dropped by reason"] = dg.MetadataValue.md(_dropped_table(report))
+    if report.tokens_out is not None:
+        metadata["tokens"] = report.tokens_out
+    for title, png in report.plots.items():
+        encoded = base64.b64encode(png).decode()
+        metadata[title] = dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
+    for sample in report.samples:
+        metadata[sample.title] = dg.MetadataValue.md(_sample_table(sample))
+    metadata["statistics"] = dg.MetadataValue.json(report.stats)
+    metadata["inputs"] = dg.MetadataValue.md(_inputs_table(manifest["identity"]["inputs"]))
+    stage = BY_NAME[manifest["asset"]]
+    metadata["store path"] = f"main:{prefix(stage, manifest['partition'])}"
+    metadata["store commit"] = publication.commit
+    metadata["fingerprint"] = manifest["fingerprint"][:16]
+    metadata["size"] = dg.MetadataValue.int(manifest["bytes"])
+    metadata["build seconds"] = manifest["duration_s"]
+    if manifest.get("built_on_stale_input"):
+        metadata["built on stale input"] = dg.MetadataValue.md("\n".join(f"- {p}" for p in manifest["built_on_stale_input"]))
+    metadata.update(_schema_metadata(publication, store))
+    return metadata
+
+
+def _dropped_table(report: StageReport) -> str:
+    lines = ["| reason | documents | share |", "|---|---:|---:|"]
+    total = report.documents_in or 1
+    for reason, count in sorted(report.dropped.items(), key=lambda item: (-item[1], item[0])):
+        lines.append(f"| {reason} | {count:,} | {count / total:.1%} |")
+    return "\n".join(lines)
+
+
+def _sample_table(sample: Sample) -> str:
+    lines = ["| " + " | ".join(sample.columns) + " |", "|" + "---|" * len(sample.columns)]
+    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in sample.rows[:SAMPLE_ROWS]]
+    if len(sample.rows) > SAMPLE_ROWS:
+        lines.append(f"\n{len(sample.rows) - SAMPLE_ROWS} more in `_report.json`.")
+    return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
+    text = " ".join(text.split())
+    if len(text) > CELL_CHARACTERS:
+        text = text[: CELL_CHARACTERS - 1] + "…"
+    for mark in ("\\", "|", "<", "`", "*", "_"):
+        text = text.replace(mark, f"\\{mark}")
+    return text
+
+
+def _inputs_table(inputs: Mapping[str, Mapping[str, str]]) -> str:
+    if not inputs:
+        return "none of this version (sources, frozen or pinned inputs)"
+    lines = ["| upstream | partition | data version |", "|---|---|---|"]
+    for asset, versions in inputs.items():
+        for partition, version in list(versions.items())[:20]:
+            lines.append(f"| [{asset}](/assets/{asset}) | {partition} | `{version[:12]}` |")
+        if len(versions) > 20:
+            lines.append(f"| {asset} | {len(versions) - 20} more | |")
+    return "\n".join(lines)
+
+
+def _schema_metadata(publication: Publication, store: VersionedStore) -> dict[str, Any]:
+    """Column schema and row count of the asset's first table."""
+    manifest = publication.manifest
+    tables = sorted({table_name(name) for name in manifest["files"] if name.endswith(".parquet")})
+    if not tables:
+        return {}
+    first = next(name for name in sorted(manifest["files"]) if name.endswith(".parquet"))
+    stage = BY_NAME[manifest["asset"]]
+    path = store.local_path(publication.commit, prefix(stage, manifest["partition"]) + first)
+    schema = pq.ParquetFile(path).schema_arrow
+    columns = [dg.TableColumn(name=field.name, type=str(field.type)) for field in schema]
+    return {
+        "dagster/column_schema": dg.TableSchema(columns=columns),
+        "dagster/row_count": manifest["rows"].get(table_name(first), 0),
+    }
