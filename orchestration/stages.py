@@ -139,6 +139,7 @@ STAGES: tuple[Stage, ...] = (
         modules=("assets.dedup.contamination",),
         sentence="Documents that contain evaluation items: kept out of training, or the scores would measure memory.",
         kinds=("parquet",),
+        data_files=("assets/evaluation/items/*.jsonl",),
     ),
     Stage(
         "corpus",
@@ -264,6 +265,7 @@ STAGES: tuple[Stage, ...] = (
         modules=("assets.evaluation.probes",),
         sentence="How probable the model finds chosen facts, sentences and contrasts in Chinese and English, watched over training.",
         kinds=("parquet", "pytorch"),
+        data_files=("assets/evaluation/items/*.jsonl",),
     ),
     Stage(
         "needle_in_haystack",
@@ -274,6 +276,7 @@ STAGES: tuple[Stage, ...] = (
         modules=("assets.evaluation.needles",),
         sentence="Whether the model can use a fact placed at a known depth of a long held-out context.",
         kinds=("parquet", "pytorch"),
+        data_files=("assets/evaluation/items/*.jsonl",),
     ),
     Stage(
         "release_card",
@@ -288,7 +291,8 @@ STAGES: tuple[Stage, ...] = (
             "perplexity",
             "probability_probes",
             "needle_in_haystack",
-        ),
+        )
+        + _edges("pinned", "corpus"),
         recipes=(),
         modules=("assets.evaluation.release_card",),
         sentence="What the model was made from, how, and how well it does: the page that goes with the weights.",
