@@ -1,0 +1,86 @@
+"""Everything one crawl of one source holds: dispatches to the web crawler or the file reader, and guards the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import assets
+from assets.build import BuildError, Progress
+from assets.sources.config import AnySource, FilesSource, WebSource, write_source
+from assets.sources.files import capture_files
+from assets.sources.partition import parse_crawl
+
+_LOG_TAIL_CHARACTERS = 1500
+
+
+def capture_source(source: AnySource, crawl: str, output: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
+    """Fill `output` with WARC files, captures.parquet and source.json; returns numbers of the execution."""
+    name, _ = parse_crawl(crawl)
+    if isinstance(source, FilesSource):
+        summary = capture_files(source, name, crawl, output, progress)
+    else:
+        summary = _crawl_site(source, name, crawl, output, scratch, progress)
+    _refuse_empty(name, output / "captures.parquet")
+    write_source(output, source)
+    return summary
+
+
+def _crawl_site(
+    source: WebSource, name: str, crawl: str, output: Path, scratch: Path, progress: Progress
+) -> dict[str, Any]:
+    """Run the spider in a child process: a Twisted reactor cannot be started twice in one process."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    job, log = scratch / "job.json", scratch / "crawl.log"
+    job.write_text(
+        json.dumps({"name": name, "crawl": crawl, "output": str(output), "source": source.model_dump(mode="json")}),
+        encoding="utf-8",
+    )
+    project = str(Path(assets.__file__).parent.parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))}
+    last: dict[str, Any] = {}
+    with log.open("wb") as stderr:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "assets.sources.spider", "--job", str(job)],
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment,
+            text=True,
+            encoding="utf-8",
+        )
+        assert child.stdout is not None
+        try:
+            for line in child.stdout:
+                last = json.loads(line)
+                if last["event"] == "progress":
+                    progress.update(last["done"], last["total"], last["note"])
+        finally:
+            child.kill()  # no-op when it has ended; an interrupted build leaves no crawler behind
+            child.wait()
+            child.stdout.close()
+    if last.get("event") == "failed":
+        raise BuildError(last["message"])
+    if last.get("event") != "done":
+        tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL_CHARACTERS:]
+        raise BuildError(
+            f"source {name!r}: the crawler ended with status {child.returncode} before it was done:\n{tail}"
+        )
+    return {key: value for key, value in last.items() if key != "event"}
+
+
+def _refuse_empty(name: str, captures: Path) -> None:
+    table = pq.read_table(captures, columns=["url", "status", "drop_reason"])
+    if table["drop_reason"].null_count:
+        return
+    reasons = {item["values"]: item["counts"] for item in pc.value_counts(table["drop_reason"]).to_pylist()}
+    raise BuildError(
+        f"source {name!r}: the crawl kept nothing (dropped: {reasons or 'no URL at all'}; first {table.slice(0, 1).to_pylist()}). "
+        "An empty crawl is never published: check start_urls, path_prefixes or include in sources.toml"
+    )

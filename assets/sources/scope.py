@@ -1,0 +1,103 @@
+"""Which URLs are pages of a source, under one name each, and what an HTML page points to."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+from w3lib.url import canonicalize_url, safe_url_string
+
+MAX_URL_CHARACTERS = 2083  # longer ones are session state or traps, not pages
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_REFRESH_URL = re.compile(r"url\s*=\s*['\"]?([^'\"]+)", re.IGNORECASE)
+
+
+def canonical_url(url: str, encoding: str = "utf-8") -> str:
+    """The one name of a page: sorted query, normal escapes, lower-case host, no fragment, no default port."""
+    parts = urlsplit(canonicalize_url(url, keep_fragments=False, encoding=encoding))
+    netloc = parts.netloc
+    if parts.port == _DEFAULT_PORTS.get(parts.scheme):
+        netloc = netloc.rpartition(":")[0]
+    return urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
+
+
+def origin(url: str) -> str:
+    """scheme://host[:port] of a canonical URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The origins of the start URLs and the path prefixes below which pages belong to the source."""
+
+    prefixes: frozenset[tuple[str, str]]
+
+    @classmethod
+    def of(cls, start_urls: tuple[str, ...], path_prefixes: tuple[str, ...] = ()) -> Scope:
+        """Scope of a source; without prefixes, the folder of each start URL."""
+        urls = [canonical_url(url) for url in start_urls]
+        if path_prefixes:
+            return cls(frozenset((origin(url), prefix) for url in urls for prefix in path_prefixes))
+        return cls(frozenset((origin(url), urlsplit(url).path.rpartition("/")[0] + "/") for url in urls))
+
+    @property
+    def origins(self) -> list[str]:
+        """Origins that the crawl may contact, sorted."""
+        return sorted({where for where, _ in self.prefixes})
+
+    def contains(self, url: str) -> bool:
+        """Whether a canonical URL belongs to the source."""
+        where, path = origin(url), unquote(urlsplit(url).path)
+        if ".." in path.split("/"):
+            return False  # an escaped %2e%2e would climb out of the prefix on the server
+        return any(where == o and path.startswith(unquote(prefix)) for o, prefix in self.prefixes)
+
+
+def is_public_address(address: str) -> bool:
+    """Whether an IP address is one of the open internet: not loopback, private, link-local, reserved or multicast."""
+    ip = ipaddress.ip_address(address)
+    mapped = getattr(ip, "ipv4_mapped", None)
+    return (mapped or ip).is_global and not ip.is_multicast
+
+
+@dataclass(frozen=True)
+class PageLinks:
+    """What the markup of one page says: where it points, under which name it wants to be known, its meta elements."""
+
+    links: tuple[tuple[str, str], ...]
+    """(canonical URL, URL to request) of each link, in page order, whatever its scope."""
+    canonical: str | None
+    metas: tuple[tuple[str, str], ...]
+
+
+def read_page(response: Any) -> PageLinks:
+    """Links, rel=canonical and meta elements of a Scrapy HtmlResponse."""
+    selector = response.selector
+    base = urljoin(response.url, selector.xpath("string(//base/@href)").get("").strip())
+    encoding = response.encoding
+    targets = selector.xpath("//a/@href | //area/@href | //frame/@src").getall()
+    for refresh in selector.xpath("//meta[translate(@http-equiv, 'REFSH', 'refsh') = 'refresh']/@content").getall():
+        targets += _REFRESH_URL.findall(refresh)
+    links = [link for target in targets if (link := resolve_link(base, target, encoding))]
+    canonical = selector.xpath("//link[@rel = 'canonical']/@href").get()
+    named = resolve_link(base, canonical, encoding) if canonical else None
+    metas = tuple(
+        (meta.attrib.get("name", ""), meta.attrib.get("content", "")) for meta in selector.xpath("//meta[@name]")
+    )
+    return PageLinks(tuple(links), named[0] if named else None, metas)
+
+
+def resolve_link(base: str, target: str, encoding: str = "utf-8") -> tuple[str, str] | None:
+    """(canonical URL, URL to request) of a link, or None when it is no http URL or malformed."""
+    try:
+        url = safe_url_string(urljoin(base, target.strip()), encoding=encoding).partition("#")[0]
+        if len(url) > MAX_URL_CHARACTERS or urlsplit(url).scheme not in _DEFAULT_PORTS or not urlsplit(url).hostname:
+            return None
+        return canonical_url(url, encoding), url
+    except (ValueError, UnicodeError):
+        return None
