@@ -1,0 +1,51 @@
+# One command each; `make` lists them. Everything runs in the virtual environment $(VENV), which each
+# target brings up to date first (nothing happens when it already is).
+PYTHON ?= python3
+VENV ?= .venv
+TEST_WORKERS ?= 2
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.headwater-installed
+
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo ui test check bench campaign-kills constraints clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
+
+venv: $(INSTALLED) ## install Headwater and its pinned dependencies into .venv
+
+$(INSTALLED): pyproject.toml deploy/constraints.txt deploy/install.sh
+	@deploy/install.sh "$(PYTHON)" "$(VENV)"
+
+demo: $(INSTALLED) ## the whole graph on a small real corpus: crawl to an evaluated model
+	@$(BIN)/headwater demo
+
+ui: $(INSTALLED) ## the graph in the browser
+	@$(BIN)/headwater ui
+
+test: $(INSTALLED) ## all tests
+	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --durations 10
+
+check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; echo "run: $(BIN)/ruff format"; exit 1; }
+	@$(BIN)/pyright
+	@$(BIN)/pytest $(wildcard tests/test_import_rules.py tests/test_graph.py)
+
+bench: $(INSTALLED) ## measure every stage against its goal; writes docs/results/
+	@$(BIN)/python -m benchmarks
+
+campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run
+	@$(BIN)/python -m tests.campaigns.kills
+
+constraints: $(INSTALLED) ## rewrite deploy/constraints.txt from the installed versions
+	@head -3 deploy/constraints.txt > $(VENV)/constraints.new
+	@$(BIN)/pip freeze --exclude-editable | sed -E 's/ @ .*//; s/[+](cpu|cu[0-9]+)$$//' | sort -f >> $(VENV)/constraints.new
+	@! grep -nvE '^#|==' $(VENV)/constraints.new || { echo "not from an index, so not pinnable: see above"; exit 1; }
+	@mv $(VENV)/constraints.new deploy/constraints.txt
+
+clean: ## remove caches and build outputs; keeps .venv and .headwater (your data)
+	@rm -rf build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
