@@ -1,0 +1,275 @@
+"""The `headwater` command. Every command has --json, says what to do when it fails, and exits with
+
+0 done, or all is well · 1 it failed · 2 wrong usage · 3 something is stale, damaged or in violation.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchestration.offline import apply_offline_defaults
+
+EXIT_FAILED, EXIT_FINDINGS = 1, 3
+app = typer.Typer(
+    help="From raw web to an evaluated base model, as one graph that can be rebuilt, audited and undone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Recipe = Annotated[str, typer.Option(help="Recipe of the training run: a file in config/recipes/.")]
+
+
+def main() -> None:
+    """Entry point: quiet libraries first, then the command."""
+    apply_offline_defaults(os.environ)
+    app()
+
+
+def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Known errors become one message on standard error and exit code 1; anything else is a bug with a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        from assets.build import BuildError
+        from orchestration.config import ConfigError
+        from orchestration.demo import DemoError
+        from orchestration.driver import RunFailedError
+        from orchestration.partitions import PartitionError
+        from orchestration.publish import AlreadyRunningError, BlockedError, StaleInputError
+        from orchestration.store.contract import StoreError
+
+        known = (
+            *(BuildError, ConfigError, DemoError, RunFailedError, PartitionError),
+            *(AlreadyRunningError, BlockedError, StaleInputError, StoreError),
+        )
+        try:
+            command(*args, **kwargs)
+        except known as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            _fail("interrupted; the same command continues from what is published")
+
+    return wrapped
+
+
+def _fail(message: str) -> None:
+    from rich.console import Console
+
+    Console(stderr=True).print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(EXIT_FAILED)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@app.command()
+@expected_errors
+def run(
+    recipe: Recipe = "demo",
+    recrawl: Annotated[list[str] | None, typer.Option(help="Crawl this source again (repeatable).")] = None,
+    train: Annotated[bool, typer.Option(help="Also train and evaluate.")] = True,
+    new_run: Annotated[bool, typer.Option(help="Start a new training run although the newest is fresh.")] = False,
+    allow_stale: Annotated[bool, typer.Option(help="Build on stale input; recorded in the manifest.")] = False,
+    at: Annotated[str | None, typer.Option(help="Time stamp of new partitions (YYYYMMDDTHHMMSSZ).")] = None,
+    json: Json = False,
+) -> None:
+    """Bring everything up to date: crawl what was never crawled, build what is stale or missing, train, index."""
+    from orchestration.driver import Options
+    from orchestration.runner import run_to_date
+    from orchestration.workplace import open_workplace
+
+    options = Options(recipe, tuple(recrawl or ()), train, new_run, allow_stale, at)
+    run_to_date(open_workplace(), options, as_json=json)
+
+
+@app.command()
+@expected_errors
+def demo(json: Json = False) -> None:
+    """Fetch the demo sources, serve them on localhost, crawl them and make a small language model."""
+    from orchestration.runner import run_demo
+    from orchestration.workplace import open_workplace
+
+    run_demo(open_workplace(), as_json=json)
+
+
+@app.command()
+@expected_errors
+def status(json: Json = False) -> None:
+    """What is fresh, stale and why, or missing, per asset and partition. Exit code 3 when not all is fresh."""
+    from orchestration import render
+    from orchestration.catalog import read_catalog
+    from orchestration.status import walk
+    from orchestration.workplace import open_workplace
+
+    workplace = open_workplace()
+    found = walk(read_catalog(workplace.store), workplace.config)
+    render.status(found, as_json=json)
+    if found.needing():
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@expected_errors
+def plan(
+    recipe: Recipe = "demo",
+    recrawl: Annotated[list[str] | None, typer.Option(help="Plan to crawl this source again (repeatable).")] = None,
+    train: Annotated[bool, typer.Option(help="Include training.")] = True,
+    json: Json = False,
+) -> None:
+    """What `headwater run` would do, why, and about how long it takes (from earlier builds)."""
+    from orchestration import render
+    from orchestration.catalog import read_catalog
+    from orchestration.driver import Driver, Options
+    from orchestration.workplace import open_workplace
+
+    workplace = open_workplace()
+    driver = Driver(workplace, Options(recipe, tuple(recrawl or ()), train))
+    render.plan(driver.preview(), read_catalog(workplace.store), as_json=json)
+
+
+@app.command()
+@expected_errors
+def lineage(
+    subject: Annotated[str, typer.Argument(help="URL (or part of one), doc_id, RUN:STEP, or checkpoint RUN/STEP.")],
+    json: Json = False,
+) -> None:
+    """Which steps and checkpoints saw a page; which pages a step or a checkpoint saw."""
+    from orchestration.lineage_query import answer
+    from orchestration.workplace import open_workplace
+
+    answer(open_workplace(), subject, as_json=json)
+
+
+@app.command()
+@expected_errors
+def audit(json: Json = False) -> None:
+    """The audit's findings. Exit code 3 when a rule is violated."""
+    from orchestration import render
+    from orchestration.catalog import read_catalog, segment
+    from orchestration.workplace import open_workplace
+
+    store = open_workplace().store
+    manifest = read_catalog(store).get("lineage_audit", None)
+    if manifest is None:
+        _fail("no audit is published yet; `headwater run` makes one")
+        return
+    rows = segment(store, "main", manifest).table("findings").to_pylist()
+    render.audit(rows, as_json=json)
+    if any(row["violations"] for row in rows):
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@expected_errors
+def doctor(json: Json = False) -> None:
+    """Check this machine and the configuration before a run. Exit code 3 when something must be mended."""
+    from orchestration import render
+    from orchestration.config import config_folder, home_folder
+    from orchestration.doctor import run_checks
+
+    findings = run_checks(home_folder(), config_folder(), for_demo=True)
+    render.findings(findings, as_json=json)
+    if any(not f.ok and f.severity == "error" for f in findings):
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@expected_errors
+def verify(
+    ref: Annotated[str | None, typer.Argument(help="Branch, tag or commit; default: all branches and tags.")] = None,
+    read_data_subset: Annotated[str, typer.Option(help="Share of objects to re-read, for instance 5%.")] = "100%",
+    seed: Annotated[int, typer.Option(help="Which random share.")] = 0,
+    json: Json = False,
+) -> None:
+    """Re-hash the objects of the store. Exit code 3 when one is missing or altered."""
+    from orchestration import render
+    from orchestration.workplace import open_workplace
+
+    try:
+        fraction = float(read_data_subset.rstrip("%")) / 100
+    except ValueError:
+        raise typer.BadParameter(f"{read_data_subset!r} is not a percentage such as 5%") from None
+    if not 0 < fraction <= 1:
+        raise typer.BadParameter(f"{read_data_subset!r}: more than 0% and at most 100%")
+    report = open_workplace().store.verify(ref, fraction, seed)
+    render.verification(report, as_json=json)
+    if report.damage:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@expected_errors
+def log(
+    path: Annotated[str | None, typer.Argument(help="Only commits that changed something under this path.")] = None,
+    ref: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
+    limit: Annotated[int, typer.Option(help="At most so many commits.")] = 20,
+    json: Json = False,
+) -> None:
+    """History of the data, newest first."""
+    from orchestration import render
+    from orchestration.workplace import open_workplace
+
+    render.log(list(open_workplace().store.log(ref, path, limit)), as_json=json)
+
+
+@app.command()
+@expected_errors
+def diff(
+    before: Annotated[str, typer.Argument(help="Branch, tag or commit.")],
+    after: Annotated[str, typer.Argument(help="Branch, tag or commit.")] = "main",
+    prefix: Annotated[str, typer.Option(help="Only paths that begin so, for instance dedup/corpus/.")] = "",
+    json: Json = False,
+) -> None:
+    """Files that differ between two versions of the data."""
+    from orchestration import render
+    from orchestration.workplace import open_workplace
+
+    render.diff(open_workplace().store.diff(before, after, prefix), as_json=json)
+
+
+@app.command()
+@expected_errors
+def gc(
+    keep_days: Annotated[float, typer.Option(help="Keep what commits of the last so many days hold.")] = 14.0,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be deleted.")] = False,
+    json: Json = False,
+) -> None:
+    """Delete objects that no branch, tag (runs are tagged) or recent commit needs."""
+    from orchestration import render
+    from orchestration.workplace import open_workplace
+
+    render.garbage(open_workplace().store.gc(keep_days=keep_days, dry_run=dry_run), dry_run=dry_run, as_json=json)
+
+
+@app.command()
+@expected_errors
+def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> None:
+    """Open the Dagster UI (with schedules and sensors) on the same state, on localhost only."""
+    from orchestration.config import REPOSITORY
+    from orchestration.demo import refuse_busy_port
+    from orchestration.workplace import open_workplace
+
+    refuse_busy_port(port, "headwater ui --port N")
+    workplace = open_workplace()
+    os.environ["HEADWATER_HOME"] = str(workplace.home)
+    os.environ["DAGSTER_HOME"] = str(workplace.dagster_home)
+    os.chdir(REPOSITORY)
+    print(f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)")
+    dg = Path(sys.executable).with_name("dg")
+    os.execv(dg, [str(dg), "dev", "--host", "127.0.0.1", "--port", str(port)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,284 @@
+"""What the command line prints: a table for people, or the same content as JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestration.catalog import Catalog
+from orchestration.stages import BY_NAME, STAGES
+from orchestration.status import Status
+from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
+
+STATE_STYLE = {"fresh": "green", "stale": "yellow", "missing": "red", "history": "dim"}
+
+
+def console(as_json: bool = False) -> Console:
+    """For people: standard output, or standard error while standard output carries JSON."""
+    return Console(stderr=as_json, highlight=False)
+
+
+def emit(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
+    sys.stdout.write("\n")
+
+
+def _table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+    right = set(numbers)
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return ""
+
+
+def status(found: Status, *, as_json: bool) -> None:
+    """One row per asset and partition, with the causes."""
+    if as_json:
+        emit(
+            {
+                "commit": found.commit,
+                "items": [
+                    {
+                        "asset": item.asset,
+                        "partition": item.partition,
+                        "state": item.state,
+                        "causes": list(item.causes),
+                        "version": item.version,
+                        "code": item.identity.code if item.identity else None,
+                    }
+                    for item in found.items.values()
+                ],
+            }
+        )
+        return
+    table = _table("Status", "asset", "partition", "state", "why", "version")
+    for item in found.items.values():
+        style = STATE_STYLE[item.state]
+        why = "; ".join(item.causes[:3]) + (f" (+{len(item.causes) - 3} more)" if len(item.causes) > 3 else "")
+        table.add_row(item.asset, item.partition or "", f"[{style}]{item.state}[/]", why, (item.version or "")[:12])
+    out = console()
+    if not found.items:
+        out.print("Nothing is built yet. `make demo` or `headwater run` begins.")
+        return
+    out.print(table)
+    counts = {s: sum(i.state == s for i in found.items.values()) for s in STATE_STYLE}
+    out.print(", ".join(f"{n} {s}" for s, n in counts.items() if n))
+    if counts["stale"] or counts["missing"]:
+        out.print("Next: `headwater plan` shows what would be built; `headwater run` builds it.")
+
+
+def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
+    """Steps with causes and the seconds their last builds took."""
+
+    def seconds(asset: str) -> float | None:
+        known = [m["duration_s"] for (a, _), m in catalog.manifests.items() if a == asset]
+        return sum(known) / len(known) if known else None
+
+    rows = [
+        {
+            "job": step.job,
+            "partition": step.partition,
+            "asset": asset,
+            "why": list(step.causes.get(asset, ())),
+            "seconds": seconds(asset),
+        }
+        for step in steps
+        for asset in step.assets
+    ]
+    known = [row["seconds"] for row in rows if row["seconds"] is not None]
+    if as_json:
+        emit({"steps": rows, "seconds": sum(known), "assets_without_history": len(rows) - len(known)})
+        return
+    out = console()
+    if not rows:
+        out.print("Everything is up to date: `headwater run` would do nothing.")
+        return
+    table = _table("Plan", "job", "partition", "asset", "why", "seconds", numbers=["seconds"])
+    for row in rows:
+        shown = "?" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        table.add_row(row["job"], row["partition"] or "", row["asset"], "; ".join(row["why"][:2]), shown)
+    out.print(table)
+    note = f", {len(rows) - len(known)} never built before (unknown)" if len(known) < len(rows) else ""
+    out.print(f"About {sum(known):.0f} s{note}.")
+
+
+def audit(rows: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Findings, one per rule and run."""
+    if as_json:
+        emit(rows)
+        return
+    table = _table("Audit", "rule", "run", "checked", "violations", "example", numbers=["checked", "violations"])
+    for row in rows:
+        style = "red" if row["violations"] else "green"
+        shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", row["example"] or "")
+        table.add_row(row["rule"], row["run"], *shown)
+    console().print(table)
+
+
+def findings(rows: Sequence[Any], *, as_json: bool) -> None:
+    """What doctor found."""
+    if as_json:
+        emit([asdict(row) for row in rows])
+        return
+    table = _table("Doctor", "", "check", "found", "remedy")
+    for row in rows:
+        mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if row.severity == "error" else "[yellow]![/]")
+        table.add_row(mark, row.name, row.found, "" if row.ok else row.remedy)
+    console().print(table)
+
+
+def verification(report: VerifyReport, *, as_json: bool) -> None:
+    """Objects checked and damage found."""
+    if as_json:
+        emit(asdict(report))
+        return
+    out = console()
+    for damage in report.damage:
+        out.print(f"[red]{damage.problem}[/] {damage.sha256}")
+        for path in damage.paths:
+            out.print(f"  {path}")
+        out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}")
+    purged = f", {report.purged_objects} purged by takedown" if report.purged_objects else ""
+    verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
+    out.print(f"{report.objects_checked:,} objects, {size(report.bytes_checked)}{purged}: {verdict}")
+    if report.damage:
+        out.print("Rebuild what holds them: `headwater run` after deleting the damaged object, or restore a copy.")
+
+
+def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:
+    """History, newest first."""
+    if as_json:
+        emit([asdict(commit) | {"metadata": dict(commit.metadata)} for commit in commits])
+        return
+    table = _table("Log", "commit", "when", "message")
+    for commit in commits:
+        table.add_row(commit.id[:12], commit.committed_at, commit.message.splitlines()[0])
+    console().print(table)
+
+
+def diff(changes: Sequence[Change], *, as_json: bool) -> None:
+    """Paths that differ."""
+    if as_json:
+        emit([asdict(change) for change in changes])
+        return
+    table = _table("Diff", "", "path", "before", "after", numbers=["before", "after"])
+    for change in changes:
+        before = size(change.before.size_bytes) if change.before else ""
+        after = size(change.after.size_bytes) if change.after else ""
+        table.add_row(change.kind, change.path, before, after)
+    out = console()
+    out.print(table if changes else "No difference.")
+
+
+def garbage(report: GarbageReport, *, dry_run: bool, as_json: bool) -> None:
+    """What gc did."""
+    if as_json:
+        emit(asdict(report))
+        return
+    verb = "would be deleted" if dry_run else "deleted"
+    console().print(
+        f"{report.deleted_objects:,} objects ({size(report.deleted_bytes)}) {verb}, {report.kept_objects:,} kept."
+    )
+
+
+def summary(workplace: Any, catalog: Catalog, steps: Sequence[Any], seconds: float, *, as_json: bool) -> None:
+    """The table at the end of a run: documents and tokens per stage, scores per checkpoint, where, what next."""
+    from orchestration.scores import checkpoint_scores
+
+    rows = [_summary_row(stage.name, catalog) for stage in STAGES if catalog.keys(stage.name)]
+    scores = checkpoint_scores(workplace.store, catalog)
+    if as_json:
+        emit(
+            {
+                "built": [asset for step in steps for asset in step.assets],
+                "seconds": round(seconds, 1),
+                "assets": rows,
+                "scores": scores,
+                "home": str(workplace.home),
+            }
+        )
+        return
+    out = console()
+    if steps:
+        out.print(_stage_table(rows))
+        for row in rows:
+            if row["dropped"]:
+                reasons = ", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items())
+                out.print(f"  dropped by {row['asset']}: {reasons}")
+        if scores:
+            out.print(_score_table(scores))
+    out.print(f"\n{seconds:.0f} s. The data is in {workplace.home}/store.git (branch main).")
+    out.print("Next: `make ui` to click through it · `headwater status` · `headwater lineage URL` · `headwater audit`")
+
+
+def _summary_row(asset: str, catalog: Catalog) -> dict[str, Any]:
+    """Sums over the published partitions (for runs: the newest only)."""
+    keys = catalog.keys(asset)
+    if BY_NAME[asset].partition == "run":
+        keys = keys[-1:]
+    manifests = [m for m in (catalog.get(asset, key) for key in keys) if m]
+    dropped: dict[str, int] = {}
+    for manifest in manifests:
+        for reason, count in manifest["report"]["dropped"].items():
+            dropped[reason] = dropped.get(reason, 0) + count
+
+    def total(name: str) -> int | None:
+        values = [m["report"][name] for m in manifests if m["report"][name] is not None]
+        return sum(values) if values else None
+
+    return {
+        "asset": asset,
+        "partitions": len(keys),
+        "documents_in": total("documents_in"),
+        "documents_kept": total("documents_kept"),
+        "dropped": dict(sorted(dropped.items(), key=lambda item: -item[1])),
+        "tokens_out": total("tokens_out"),
+        "rows": sum(sum(m["rows"].values()) for m in manifests),
+        "bytes": sum(m["bytes"] for m in manifests),
+        "seconds": round(sum(m["duration_s"] for m in manifests), 1),
+    }
+
+
+def _stage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    numbers = ("documents in", "kept", "dropped", "tokens", "rows", "size", "seconds")
+    table = _table("\nWhat was made", "asset", *numbers, numbers=numbers)
+    for row in rows:
+
+        def number(value: Any) -> str:
+            return "" if value is None else f"{value:,}"
+
+        table.add_row(
+            row["asset"] + (f" ({row['partitions']})" if row["partitions"] > 1 else ""),
+            number(row["documents_in"]),
+            number(row["documents_kept"]),
+            number(sum(row["dropped"].values())) if row["documents_in"] is not None else "",
+            number(row["tokens_out"]),
+            number(row["rows"]),
+            size(row["bytes"]),
+            f"{row['seconds']:.1f}",
+        )
+    return table
+
+
+def _score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
+    columns = [c for c in scores[0] if c != "run"]
+    table = _table(f"\nScores of {scores[0]['run']}", *columns, numbers=columns)
+    for row in scores:
+        table.add_row(*("" if row[c] is None else f"{row[c]:,.3f}" if isinstance(row[c], float) else f"{row[c]:,}" for c in columns))
+    return table

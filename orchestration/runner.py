@@ -1,0 +1,73 @@
+"""Runs the driver's steps with bars in the terminal, and the demo around it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestration import render
+from orchestration.catalog import read_catalog
+from orchestration.driver import Driver, Options
+from orchestration.progress import terminal
+from orchestration.workplace import Workplace
+
+DEMO_RECIPE = "demo"
+
+
+def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> None:
+    """Execute every due step; say so when there is none. Ends with the summary table."""
+    console = render.console(as_json)
+    driver = Driver(workplace, options)
+    started, done = time.monotonic(), []
+    with driver.exclusive():
+        with terminal(console) as bars, _quiet_libraries():
+            for step in driver.steps():
+                if step.assets:
+                    console.print(f"[bold]{step.job}[/] {step.partition or ''}: {', '.join(step.assets)}", highlight=False)
+                    driver.execute(step)
+                    bars.finish("done")
+                    done.append(step)
+    catalog = read_catalog(workplace.store)
+    if not done:
+        console.print("Everything is up to date: nothing to do.")
+    render.summary(workplace, catalog, done, time.monotonic() - started, as_json=as_json)
+
+
+def run_demo(workplace: Workplace, *, as_json: bool) -> None:
+    """Obtain and serve the demo sources, then the same as `headwater run`."""
+    from orchestration.demo import DemoSite, obtain
+
+    console = render.console(as_json)
+    options = Options(DEMO_RECIPE)
+    if not list(Driver(workplace, options).due_crawls()):
+        run_to_date(workplace, options, as_json=as_json)
+        return
+    with terminal(console) as bars:
+        bars.start("demo sources")
+        root = obtain(workplace.home, bars)
+        bars.finish("obtained")
+    with DemoSite(root, int(os.environ.get("HEADWATER_DEMO_PORT", "8765"))) as site:
+        console.print(f"Serving the demo sources on {site.url} while they are crawled.", highlight=False)
+        run_to_date(workplace, options, as_json=as_json)
+
+
+@contextmanager
+def _quiet_libraries() -> Iterator[None]:
+    """Libraries that log to the terminal would tear the bars apart: warnings and above only."""
+    import logging
+    import warnings
+
+    loguru: Any = sys.modules.get("loguru")
+    if loguru:
+        loguru.logger.remove()
+        loguru.logger.add(sys.stderr, level="WARNING")
+    previous = logging.root.level
+    logging.root.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+    logging.root.setLevel(previous)
