@@ -50,7 +50,7 @@ def sum_gradients(model: torch.nn.Module) -> None:
         model.register_comm_hook(None, _all_reduce_sum)
 
 
-def _all_reduce_sum(state: None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+def _all_reduce_sum(state, bucket):  # type: ignore[no-untyped-def]  # DDP compares annotations with the types themselves
     work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
     assert work is not None
     return work.get_future().then(lambda done: done.value()[0])

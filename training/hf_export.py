@@ -74,6 +74,7 @@ def export_hf(dcp_folder: Path, folder: Path, shape: ModelShape, end_of_document
     save_file({name: tensor.contiguous() for name, tensor in renamed.items()}, path, metadata={"format": "pt"})
     config = hf_config(shape, intermediate_size, end_of_document_id)
     (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", "utf-8")
+    path.chmod(0o644)  # safetensors makes it readable by its owner only
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()

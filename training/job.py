@@ -11,7 +11,6 @@ from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import JobConfig
 from torchtitan.distributed.pipeline_parallel import pipeline_llm
 from torchtitan.models.llama3.infra.parallelize import parallelize_llama
-from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
 from torchtitan.protocols import train_spec as train_specs
 
 from training.cpu_support import sum_gradients
@@ -104,6 +103,6 @@ def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[st
             build_tokenizer_fn=None,
             build_loss_fn=lambda *_, **__: loss,
             build_metrics_processor_fn=build_monitor,
-            state_dict_adapter=Llama3StateDictAdapter,
+            state_dict_adapter=None,  # the export has its own, see hf_export.py
         ),
     )

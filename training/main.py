@@ -2,7 +2,7 @@
 
 Reads order and tokens, writes `metrics.jsonl` and `checkpoints/` into the request's output folder,
 and resumes from the last complete checkpoint found there. Under Dagster Pipes it also reports
-progress. On an error it leaves `error.json` beside the request, says one line and exits with 1.
+progress. Beside the request it leaves `logs/` and, after an error, `error.json`; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         request = load_request(path)
         check_ranks(request)
-        prepare(request)
+        prepare(request, path.parent / "logs")
         with reporter() as report:
             run(request, report)
     except Exception as error:
@@ -56,9 +56,9 @@ def check_ranks(request: TrainRequest) -> None:
         raise RequestError(f"the request's layout needs {request.parallelism.ranks} ranks, torchrun started {started}")
 
 
-def prepare(request: TrainRequest) -> None:
+def prepare(request: TrainRequest, logs: Path) -> None:
     """Folders, the log file of this rank, threads, deterministic kernels."""
-    logs = request.output / "logs"
+    request.output.mkdir(parents=True, exist_ok=True)
     logs.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(logs / f"rank-{os.environ['RANK']}.log", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

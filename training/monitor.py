@@ -27,43 +27,53 @@ from training.request import TrainRequest
 class ChannelLoss:
     """Cross-entropy summed over tokens, remembering the sums of each channel.
 
-    Called once per micro-batch, in order, also by the pipeline schedule: `expect` says which
-    channels the coming rows have. `divisor` is what the schedule cannot do itself: torchtitan 0.2.2
-    does not divide the pipeline's loss before its backward pass, so its gradients (and their norm and
-    clipping) would be too large by the number of tokens.
+    Called once per micro-batch, also by the pipeline schedule, with views of the labels that `expect`
+    was given: their offset says which rows they are. The schedule's dry run comes first and is
+    overwritten. `divisor` is what the schedule cannot do itself: torchtitan 0.2.2 does not divide the
+    pipeline's loss before its backward pass, so its gradients (their norm, their clipping) would be
+    too large by the number of tokens.
     """
 
     def __init__(self, channels: int) -> None:
         self.divisor: torch.Tensor | float = 1.0
-        self._sums = torch.zeros(2, channels, dtype=torch.float64)  # loss, tokens
-        self._expected: torch.Tensor | None = None
-        self._row = 0
+        self._total = torch.zeros(2, channels, dtype=torch.float64)
+        self._rows: dict[int, torch.Tensor] = {}
+        self._expected: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def expect(self, channels: torch.Tensor) -> None:
-        """Channel numbers of the targets of the next micro-batches."""
-        self._expected, self._row = channels, 0
+    def expect(self, channels: torch.Tensor, labels: torch.Tensor) -> None:
+        """Channel numbers of the labels that come next, whole or in micro-batches."""
+        self._settle()
+        self._expected = channels, labels
 
     def __call__(self, prediction: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         losses = F.cross_entropy(prediction.flatten(0, 1).float(), labels.flatten(0, 1), reduction="none")
-        self._remember(losses.detach(), labels.shape[0])
+        self._remember(losses.detach(), labels)
         return losses.sum() / self.divisor
 
-    def _remember(self, losses: torch.Tensor, rows: int) -> None:
+    def _remember(self, losses: torch.Tensor, labels: torch.Tensor) -> None:
+        assert self._expected is not None, "expect() comes before the forward pass"
+        all_channels, all_labels = self._expected
         if isinstance(losses, DTensor):
             losses = losses.full_tensor()
-        if self._expected is None:
-            return
-        channels = self._expected[self._row : self._row + rows].flatten().to(losses.device)
-        self._row += rows
-        for channel in range(self._sums.shape[1]):
+        row = (labels.storage_offset() - all_labels.storage_offset()) // all_labels.stride(0)
+        channels = all_channels[row : row + labels.shape[0]].flatten().to(losses.device)
+        sums = torch.zeros_like(self._total)
+        for channel in range(sums.shape[1]):
             mine = losses[channels == channel]
-            self._sums[0, channel] += mine.sum(dtype=torch.float64).cpu()
-            self._sums[1, channel] += mine.numel()
+            sums[0, channel] = mine.sum(dtype=torch.float64).cpu()
+            sums[1, channel] = mine.numel()
+        self._rows[row] = sums
+
+    def _settle(self) -> None:
+        for row in sorted(self._rows):
+            self._total += self._rows[row]
+        self._rows.clear()
 
     def take(self) -> torch.Tensor:
         """Sums since the last call: row 0 the losses, row 1 the tokens, one column per channel."""
-        taken = self._sums.clone()
-        self._sums.zero_()
+        self._settle()
+        taken = self._total.clone()
+        self._total.zero_()
         return taken
 
 

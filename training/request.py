@@ -140,7 +140,7 @@ class TrainRequest(_Strict):
     tokenizer_version: str = Field(min_length=1)
     end_of_document_id: int | None = Field(default=None, ge=0)
     output: Path
-    """Filled with checkpoints/, metrics.jsonl, logs/. A run resumes from the last complete checkpoint found here."""
+    """Filled with checkpoints/ and metrics.jsonl. A run resumes from the last complete checkpoint found here."""
     resume_from: Path | None = None
     """A complete checkpoint folder of the same run elsewhere, used when `output` holds none."""
     threads: PositiveInt = 1  # CPU threads of each rank

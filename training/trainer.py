@@ -78,7 +78,7 @@ class OrderedTrainer(Trainer):
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
         """The channels go to the loss, not to the model."""
-        self.channel_loss.expect(input_dict.pop("channels"))
+        self.channel_loss.expect(input_dict.pop("channels"), labels)
         return super().post_dataloading_process(input_dict, labels)
 
     def forward_backward_step(
