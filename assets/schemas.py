@@ -36,6 +36,7 @@ CAPTURES = schema(
         "etag": pa.string(),
         "last_modified": pa.string(),
         "licence": pa.string(),
+        "domain": pa.string(),  # documentation | code | news | ..., declared by the source
         "opt_out": pa.string(),  # the signal that forbids training, null when none
         "robots_sha256": pa.string(),
         "drop_reason": pa.string(),  # null = a capture that goes on
@@ -180,6 +181,24 @@ TOKENIZER_SAMPLE = schema(
 )
 """tokenizer_sample/documents.parquet: frozen; split = fit | audit; sorted by doc_id."""
 
+TOKENIZER_REPORT = schema(
+    {
+        "channel": pa.string(),  # zh | en | code | ... | all
+        "documents": pa.int64(),  # of the audit split: not seen in fitting
+        "characters": pa.int64(),
+        "utf8_bytes": pa.int64(),
+        "tokens": pa.int64(),
+        "characters_per_token": pa.float64(),
+        "bytes_per_token": pa.float64(),
+        "hanzi_per_token": pa.float64(),
+        "tokens_per_word": pa.float64(),  # of Latin words; null where there are none
+        "round_trip_failures": pa.int64(),  # documents that decode to another text
+        "end_rule_failures": pa.int64(),  # documents not closed by exactly one <|endoftext|>
+        "unused_tokens": pa.int64(),  # ids that no audit document of the channel uses
+    }
+)
+"""tokenizer_report/report.parquet: one row per channel, sorted by channel."""
+
 TOKEN_INDEX = schema(
     {
         "doc_id": pa.string(),
@@ -187,6 +206,8 @@ TOKEN_INDEX = schema(
         "offset": pa.int64(),  # in tokens, from the start of the shard
         "tokens": pa.int64(),  # including the closing end-of-document token
         "token_sha256": pa.string(),  # of the document's little-endian token bytes
+        "text_sha256": pa.string(),  # of the encoded text (UTF-8): an update encodes only what differs
+        "crawl": pa.string(),  # partition of extracted_documents that the text came from
     },
     volatile=("shard", "offset"),
 )
