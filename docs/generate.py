@@ -1,0 +1,132 @@
+"""Writes what the docs must not get wrong from what the code says: the graph and the data contract.
+
+    python docs/generate.py          rewrite README.md, README.zh-CN.md (graph) and docs/data-contract.md (tables)
+    python docs/generate.py --check  exit 1 and name the files that are out of date
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tokenize
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from assets import schemas  # noqa: E402
+from assets.tables import VOLATILE_KEY  # noqa: E402
+from orchestration.stages import GROUPS, STAGES  # noqa: E402
+
+DOTTED = {"frozen": "-. frozen .->", "pinned": "-. pinned .->", "records": "-.->"}
+
+
+def graph() -> str:
+    """The stage list as a Mermaid flow chart; edges inside a group and one edge per pair of groups."""
+    lines = ["```mermaid", "flowchart TB"]
+    group_of = {stage.name: stage.group for stage in STAGES}
+    for number, group in enumerate(GROUPS, 1):
+        lines.append(f'  subgraph {group}["{number} {group}"]')
+        lines.append("    direction LR")
+        for stage in STAGES:
+            if stage.group == group:
+                shape = f'{stage.name}["{stage.name}"]' if stage.partition is None else f'{stage.name}(["{stage.name}"])'
+                lines.append(f"    {shape}")
+        lines.append("  end")
+    crossings: dict[tuple[str, str], str] = {}
+    for stage in STAGES:
+        for edge in stage.inputs:
+            if edge.kind == "previous":
+                continue
+            if group_of[edge.upstream] == stage.group:
+                lines.append(f"  {edge.upstream} {DOTTED.get(edge.kind, '-->')} {stage.name}")
+            else:
+                pair = (group_of[edge.upstream], stage.group)
+                crossings[pair] = "-->" if edge.kind in ("same", "all") else crossings.get(pair, DOTTED[edge.kind])
+    for (before, after), arrow in sorted(crossings.items(), key=lambda item: [GROUPS.index(g) for g in item[0]]):
+        if GROUPS.index(after) - GROUPS.index(before) <= 2 or after == "lineage":
+            lines.append(f"  {before} {arrow} {after}")
+    lines.append("```")
+    return "\n".join(lines)
+
+
+def column_comments() -> dict[str, dict[str, str]]:
+    """Schema name -> column -> the comment beside it in assets/schemas.py."""
+    path = ROOT / "assets/schemas.py"
+    found: dict[str, dict[str, str]] = {}
+    comments: dict[int, str] = {}
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                comments[token.start[0]] = token.string.lstrip("# ")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            columns = found.setdefault(node.targets[0].id, {})  # type: ignore[attr-defined]
+            for argument in node.value.args:
+                if isinstance(argument, ast.Dict):
+                    for key, value in zip(argument.keys, argument.values, strict=True):
+                        comment = comments.get(value.end_lineno or 0, comments.get(key.lineno, ""))  # type: ignore[union-attr]
+                        columns[key.value] = comment  # type: ignore[union-attr]
+    return found
+
+
+def docstrings() -> dict[str, str]:
+    """Schema name -> the string literal below it."""
+    body = ast.parse((ROOT / "assets/schemas.py").read_text(encoding="utf-8")).body
+    return {
+        node.targets[0].id: after.value.value  # type: ignore[attr-defined]
+        for node, after in zip(body, body[1:], strict=False)
+        if isinstance(node, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+    }
+
+
+def tables() -> str:
+    """Every public table with its columns."""
+    comments, sentences = column_comments(), docstrings()
+    parts = []
+    for name, sentence in sentences.items():
+        schema = getattr(schemas, name)
+        volatile = set((schema.metadata or {}).get(VOLATILE_KEY, b"").decode().split(","))
+        where, _, meaning = sentence.partition(":")
+        parts += [f"### `{where.strip()}`", "", meaning.strip()[:1].upper() + " ".join(meaning.split())[1:], ""]
+        parts += ["| column | type | meaning |", "|---|---|---|"]
+        for field in schema:
+            note = comments[name].get(field.name, "").replace("|", "\\|")
+            if field.name in volatile:
+                note = (note + "; " if note else "") + "of this execution, not part of the data version"
+            parts.append(f"| `{field.name}` | {field.type} | {note} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def replaced(text: str, mark: str, content: str) -> str:
+    """The text with what stands between <!-- mark --> and <!-- /mark --> replaced."""
+    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"no <!-- {mark} --> ... <!-- /{mark} --> in the file")
+    return pattern.sub(lambda match: match[1] + content + "\n" + match[2], text)
+
+
+def main() -> int:
+    """Rewrite or check."""
+    outdated = []
+    for name, mark, content in (
+        ("README.md", "graph", graph()),
+        ("README.zh-CN.md", "graph", graph()),
+        ("docs/data-contract.md", "tables", tables()),
+    ):
+        path = ROOT / name
+        before = path.read_text(encoding="utf-8")
+        after = replaced(before, mark, content)
+        if after != before:
+            outdated.append(name)
+            if "--check" not in sys.argv:
+                path.write_text(after, encoding="utf-8")
+    if outdated:
+        print(("out of date: " if "--check" in sys.argv else "rewritten: ") + ", ".join(outdated))
+    return int("--check" in sys.argv and bool(outdated))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
