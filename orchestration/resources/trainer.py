@@ -1,0 +1,181 @@
+"""Starts the training program with torchrun, watches it, and never leaves it behind.
+
+Three ways lead to the end of every rank: the normal one (torchrun's agent is told to stop and stops
+its ranks), this process ends without a word (the kernel kills the agent, and each rank with its
+agent), or the agent hangs (its process group is killed).
+
+`PipesTrainer` shows a run live in Dagster; `LocalTrainer` is the same without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assets.build import BuildError, Progress
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+PROJECT = Path(__file__).resolve().parents[2]
+POLL_S = 0.25
+STOP_GRACE_S = 10.0
+"""How long torchrun may take to stop its ranks before it is killed."""
+TAIL_CHARACTERS = 3000
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded before any fork: the child between fork and exec must not load libraries
+
+
+class LocalTrainer:
+    """TrainerLauncher for the command line and tests."""
+
+    def run(self, request_path: Path, workdir: Path, progress: Progress) -> None:
+        """Train and wait. Raises BuildError with the program's own last error."""
+        launch(request_path, workdir, progress)
+
+
+class PipesTrainer:
+    """TrainerLauncher inside a Dagster asset: metrics appear as observations while the run goes on."""
+
+    def __init__(self, context: dg.AssetExecutionContext, *, observe_every_steps: int = 20) -> None:
+        self._context = context
+        self._observe_every_steps = observe_every_steps
+        self._seen = 0
+        self._observed_step = 0
+
+    def run(self, request_path: Path, workdir: Path, progress: Progress) -> None:
+        """Train and wait. Raises BuildError with the program's own last error."""
+        import dagster as dg
+
+        with dg.open_pipes_session(
+            context=self._context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+        ) as session:
+            launch(request_path, workdir, progress, session.get_bootstrap_env_vars(), lambda: self._observe(session))
+        self._observe(session)  # what came between the last look and the end
+
+    def _observe(self, session: dg.PipesSession) -> None:
+        """Messages do not reach the event log by themselves; an observation costs 9 ms, so not every one does."""
+        import dagster as dg
+
+        messages = session.get_custom_messages()
+        for message in messages[self._seen :]:
+            step, last = message["step"], message["step"] == message["total_steps"]
+            if step > 1 and not last and step - self._observed_step < self._observe_every_steps:
+                continue
+            self._observed_step = step
+            channels = {f"loss/{name}": value for name, value in message["channel_loss"].items()}
+            shown = {name: value for name, value in message.items() if name != "channel_loss"}
+            partition = self._context.partition_key if self._context.has_partition_key else None
+            self._context.log_event(
+                dg.AssetObservation(self._context.asset_key, partition=partition, metadata=shown | channels)
+            )
+        self._seen = len(messages)
+
+
+def launch(
+    request_path: Path,
+    workdir: Path,
+    progress: Progress,
+    environment: Mapping[str, str] | None = None,
+    on_poll: Callable[[], None] = lambda: None,
+) -> None:
+    """Run the training program on one request until it ends; on any exception here, end it first."""
+    request = json.loads(request_path.read_text("utf-8"))
+    error_path = request_path.parent / "error.json"
+    error_path.unlink(missing_ok=True)
+    log_path = workdir / "torchrun.log"
+    metrics = MetricsTail(Path(request["output"]) / "metrics.jsonl")
+    with started(request_path, request, log_path, environment or {}) as process:
+        while process.poll() is None:
+            time.sleep(POLL_S)
+            for line in metrics.read():
+                note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s"
+                progress.update(line["step"], request["schedule"]["total_steps"], note)
+            on_poll()
+        if process.returncode != 0:
+            raise BuildError(describe_failure(process.returncode, error_path, log_path))
+
+
+@contextlib.contextmanager
+def started(
+    request_path: Path, request: Mapping[str, Any], log_path: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """torchrun in a process group of its own; stopped when the block ends, however it ends."""
+    ranks = 1
+    for degree in request.get("parallelism", {}).values():
+        ranks *= degree
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command += ["-m", "training.main", "--request", str(request_path)]
+    path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+    threads = str(request.get("threads", 1))
+    child = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": threads} | dict(environment)
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            command, env=child, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with_parent
+        )
+        try:
+            yield process
+        finally:
+            stop(process)
+
+
+def _die_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Ask the process group to end, then make it. Ranks are in groups of their own and die with the agent."""
+    for signal_number, patience in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, None)):
+        if process.poll() is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal_number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+
+
+def describe_failure(status: int, error_path: Path, log_path: Path) -> str:
+    """The training program's own last error; its output's tail where it left none."""
+    logs = error_path.parent / "logs"
+    if error_path.is_file():
+        error = json.loads(error_path.read_text("utf-8"))
+        message = f"training stopped on rank {error['rank']}: {error['type']}: {error['message']}"
+        return message if error["expected"] else f"{message}\n{error['traceback']}\nLogs: {logs}"
+    tail = log_path.read_text("utf-8", errors="replace")[-TAIL_CHARACTERS:]
+    killed = "exitcode: -9" in tail
+    reason = "a rank was killed (often for want of memory: see local_batch_size)" if killed else f"exit status {status}"
+    return f"training ended without an error of its own: {reason}. End of its output:\n{tail}\nLogs: {logs}"
+
+
+class MetricsTail:
+    """New whole lines of a metrics file since the last look; starts over when the file was replaced by a shorter one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._position = 0
+
+    def read(self) -> list[dict[str, Any]]:
+        """Lines not seen before."""
+        if not self._path.is_file():
+            return []
+        with self._path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self._position:
+                self._position = 0
+            file.seek(self._position)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._position += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
