@@ -1,0 +1,104 @@
+"""The corpus: the live, kept, unique, clean documents, and the fate of every document ever extracted.
+
+Stages drop in graph order and the first one counts:
+sources (the page is gone, or now says something else) -> extraction -> filters -> duplicate -> contamination.
+A document extracted in several crawls (a page that went and came back) is described by the crawl that
+is live, else by the latest one.
+
+Joins run in DuckDB over the decision columns, never over texts: about 1 KB of memory per document.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.build import BuildError
+from assets.schemas import CORPUS, CORPUS_DECISIONS
+
+EXTRACTED_COLUMNS = ("doc_id", "crawl", "licence", "drop_reason")
+FILTERED_COLUMNS = (
+    "doc_id", "url", "source", "crawl", "domain", "format", "language", "script", "quality", "characters", "utf8_bytes",
+    "drop_reason",
+)  # fmt: skip
+
+_FATES = """
+WITH described AS (
+    SELECT f.*, e.licence, e.drop_reason AS extraction_drop, e.doc_id IS NULL AS without_extraction,
+           l.doc_id IS NOT NULL AS live
+    FROM filtered f
+    LEFT JOIN extracted e USING (doc_id, crawl)
+    LEFT JOIN live l USING (doc_id, crawl)
+    QUALIFY row_number() OVER (
+        PARTITION BY f.doc_id ORDER BY (l.doc_id IS NOT NULL) DESC, split_part(f.crawl, '@', 2) DESC) = 1
+)
+SELECT d.*, u.url IS NOT NULL AS page_lives, c.doc_id IS NOT NULL AS clustered,
+       c.kept AS representative, c.drop_reason AS duplicate_drop, c.matched_doc_id AS matched, c.cluster_id,
+       t.drop_reason AS contamination_drop,
+       CASE WHEN NOT d.live THEN 'sources'
+            WHEN d.extraction_drop IS NOT NULL THEN 'extraction'
+            WHEN d.drop_reason IS NOT NULL THEN 'filters'
+            WHEN c.drop_reason IS NOT NULL THEN 'duplicate'
+            WHEN t.drop_reason IS NOT NULL THEN 'contamination' END AS stage,
+       CASE stage WHEN 'sources' THEN CASE WHEN page_lives THEN 'replaced' ELSE 'removed' END
+                  WHEN 'extraction' THEN d.extraction_drop
+                  WHEN 'filters' THEN d.drop_reason
+                  WHEN 'duplicate' THEN c.drop_reason
+                  WHEN 'contamination' THEN t.drop_reason END AS fate
+FROM described d
+LEFT JOIN (SELECT DISTINCT source, url FROM live) u USING (source, url)
+LEFT JOIN clusters c ON c.doc_id = d.doc_id
+LEFT JOIN contamination t ON t.doc_id = d.doc_id
+"""
+
+
+def assemble(
+    live: pa.Table,
+    extracted: pa.Table,
+    filtered: pa.Table,
+    clusters: pa.Table,
+    contamination: pa.Table,
+    threads: int = 1,
+) -> tuple[pa.Table, pa.Table]:
+    """(corpus, decisions), both sorted by doc_id. The inputs hold all partitions, in any order."""
+    fates = _join(live, extracted, filtered, clusters, contamination, threads)
+    corpus = fates.filter(fates["stage"].is_null()).select(CORPUS.names).cast(CORPUS)
+    columns = {name: fates[name] for name in ("doc_id", "url", "source", "crawl", "live", "stage")}
+    # Only a duplicate that was dropped as one names its match; a live page has no other.
+    matched = pc.if_else(pc.equal(fates["stage"], "duplicate"), fates["matched"], pa.scalar(None, pa.string()))
+    decisions = pa.table(columns | {"drop_reason": fates["fate"], "matched_doc_id": matched})
+    return corpus, decisions.select(CORPUS_DECISIONS.names).cast(CORPUS_DECISIONS)
+
+
+def _join(
+    live: pa.Table, extracted: pa.Table, filtered: pa.Table, clusters: pa.Table, contamination: pa.Table, threads: int
+) -> pa.Table:
+    import duckdb
+
+    with duckdb.connect(config={"threads": max(1, threads)}) as connection:
+        tables = {
+            "live": live,
+            "extracted": extracted.select(EXTRACTED_COLUMNS),
+            "filtered": filtered.select(FILTERED_COLUMNS),
+            "clusters": clusters,
+            "contamination": contamination,
+        }
+        for name, table in tables.items():
+            connection.register(name, table)
+        _refuse(connection, "SELECT doc_id, crawl FROM live ANTI JOIN filtered USING (doc_id, crawl)",
+                "live documents have no row in filtered_documents of their crawl")  # fmt: skip
+        _refuse(connection, "SELECT doc_id, crawl FROM filtered ANTI JOIN extracted USING (doc_id, crawl)",
+                "filtered documents have no row in extracted_documents of their crawl")  # fmt: skip
+        connection.execute(f"CREATE TABLE fates AS {_FATES}")
+        _refuse(connection, "SELECT doc_id, crawl FROM fates WHERE NOT clustered AND (stage IS NULL OR stage = 'contamination')",
+                "live documents that the filters kept have no decision in duplicate_clusters")  # fmt: skip
+        return connection.execute("SELECT * FROM fates ORDER BY doc_id").to_arrow_table()
+
+
+def _refuse(connection: Any, query: str, rule: str) -> None:
+    """Raise if the query finds rows: then the inputs are not of one state of the graph."""
+    found = connection.execute(f"SELECT count(*), min(doc_id), min(crawl) FROM ({query})").fetchone()
+    if found[0]:
+        raise BuildError(f"{found[0]} {rule}, first {found[1]} of {found[2]}: materialise the stale input first")
