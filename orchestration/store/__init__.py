@@ -1,0 +1,23 @@
+"""The versioned store. `open_store` is the one way in; contract.py says what a store does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestration.store.contract import StoreError, VersionedStore
+
+
+def open_store(url_or_path: str | Path) -> VersionedStore:
+    """Open a store, creating a local one that does not exist yet.
+
+    A plain path or `git:PATH` is the embedded Git store; `lakefs://REPOSITORY` will be a lakeFS server.
+    """
+    text = str(url_or_path)
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme == "lakefs":
+        raise StoreError(f"{text}: the lakeFS backend is not built yet; give the path of a local store")
+    if separator:
+        raise StoreError(f"{text}: unknown kind of store {scheme!r}; give a path, or lakefs://REPOSITORY")
+    from orchestration.store.git_store import GitStore  # pygit2 costs 40 ms, only for those who need it
+
+    return GitStore.at(Path(text.removeprefix("git:")))
