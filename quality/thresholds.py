@@ -24,7 +24,24 @@ class Limit:
     reason: str
 
 
-SOURCES: tuple[Limit, ...] = ()
+SOURCES: tuple[Limit, ...] = (
+    Limit("raw_crawl", "every_start_url_was_fetched", "start_urls_failed", None, 0, True,
+          "a start URL that fails hides everything that only it links to, for instance a whole language"),
+    Limit("raw_crawl", "fetch_failures_are_few", "failed_share", None, 0.1, True,
+          "time-outs and 5xx above a tenth of the URLs mean a site in trouble: crawl again later (assumption, not measured)"),
+    Limit("raw_crawl", "stored_payloads_can_be_read_back", "read_back_failures", None, 0, True,
+          "the WARC files are the evidence that everything else is rebuilt from"),
+    Limit("raw_crawl", "crawl_was_not_cut_by_a_limit", "cut_by_limit", None, 0, False,
+          "max_pages or max_total_bytes ended the crawl: what lies beyond is not judged, and not removed either"),
+    Limit("raw_crawl", "most_urls_are_kept", "drop_rate", None, 0.5, False,
+          "more drops than pages: path_prefixes too wide, or a site that answers with errors (assumption, not measured)"),
+    Limit("crawl_delta", "pages_are_live_after_the_crawl", "live_after", 1, None, True,
+          "a source that becomes empty is an accident until a person says otherwise: take it out of sources.toml instead"),
+    Limit("crawl_delta", "crawl_was_complete", "crawl_was_complete", 1, None, False,
+          "after an incomplete crawl pages that were not met stay live"),
+    Limit("crawl_delta", "few_pages_changed", "changed_share", None, 0.5, False,
+          "half of a site changing at once is usually a new template or a date in each page (assumption, not measured)"),
+)
 
 DOCUMENTS: tuple[Limit, ...] = ()
 
@@ -36,7 +53,109 @@ MIXTURE: tuple[Limit, ...] = ()
 
 TRAINING: tuple[Limit, ...] = ()
 
-EVALUATION: tuple[Limit, ...] = ()
+EVALUATION: tuple[Limit, ...] = (
+    Limit(
+        "perplexity",
+        "heldout_loss_fell_clearly",
+        "loss_fall",
+        0.5,
+        None,
+        True,
+        "nats per token from the first checkpoint to the last; even a demo of some hundred steps falls by more than 2, "
+        "so a smaller fall means that training, export or tokens do not belong together (assumption, not measured)",
+    ),
+    Limit(
+        "perplexity",
+        "model_beats_unigram_baseline",
+        "gain_over_unigram",
+        0.01,
+        None,
+        True,
+        "a model that predicts no better than token counts has learned nothing from context",
+    ),
+    Limit(
+        "perplexity",
+        "heldout_text_is_large_enough",
+        "heldout_tokens",
+        2000,
+        None,
+        False,
+        "tokens; below this the loss moves by more than 0.1 nats with the choice of documents (rule of thumb)",
+    ),
+    Limit(
+        "perplexity",
+        "last_checkpoint_is_near_the_best",
+        "rise_above_best",
+        None,
+        0.1,
+        False,
+        "nats per token above the best checkpoint: more looks like overfitting on repeated documents",
+    ),
+    Limit(
+        "probability_probes",
+        "target_probability_rose",
+        "log_probability_rise",
+        0.2,
+        None,
+        True,
+        "nats per token, first to last checkpoint: ordinary sentences must become more probable while a model learns",
+    ),
+    Limit(
+        "probability_probes",
+        "more_probes_pass_than_by_chance",
+        "pass_rate",
+        0.5,
+        None,
+        False,
+        "share of judged probes; a coin passes half of them",
+    ),
+    Limit(
+        "needle_in_haystack",
+        "answer_probability_rose",
+        "answer_log_probability_rise",
+        0.0,
+        None,
+        True,
+        "nats per token, first to last checkpoint: well-formed answers must not become less probable",
+    ),
+    Limit(
+        "needle_in_haystack",
+        "context_was_used",
+        "gain_over_control",
+        0.05,
+        None,
+        False,
+        "share found above the same questions without the needle; a model of a few million parameters may fail this",
+    ),
+    Limit("release_card", "card_has_all_sections", "missing_sections", None, 0, True, "a card with holes is no record"),
+    Limit(
+        "release_card",
+        "every_checkpoint_has_a_score",
+        "unscored_checkpoints",
+        0,
+        0,
+        True,
+        "the trend on the card must be that of the checkpoints on the card",
+    ),
+    Limit(
+        "release_card",
+        "every_input_is_pinned",
+        "unpinned_inputs",
+        None,
+        0,
+        True,
+        "each number on the card must be traceable to a version of its table",
+    ),
+    Limit(
+        "release_card",
+        "licences_are_stated",
+        "unlicensed_share",
+        None,
+        0.05,
+        False,
+        "share of training documents without a stated licence, to be looked at before anybody shares the weights",
+    ),
+)
 
 LINEAGE: tuple[Limit, ...] = ()
 

@@ -11,6 +11,7 @@ from assets.build import Build, StageReport
 from assets.evaluation import needles, probes
 from assets.evaluation import perplexity as heldout
 from assets.evaluation import release_card as card
+from assets.evaluation.card_page import as_markdown
 from assets.evaluation.items import load_needles, load_probes
 from assets.evaluation.scoring import for_each_checkpoint, list_checkpoints, model_config
 from assets.evaluation.tokens import TokenReader, count_tokens, planned_documents, sequence_length
@@ -118,5 +119,5 @@ def release_card(build: Build) -> StageReport:
     """The page that goes with the weights."""
     facts = card.collect(build.inputs)
     (build.output / "card.json").write_text(card.as_json(facts), encoding="utf-8")
-    (build.output / "card.md").write_text(card.as_markdown(facts), encoding="utf-8")
+    (build.output / "card.md").write_text(as_markdown(facts), encoding="utf-8")
     return card.report(facts)
