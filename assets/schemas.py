@@ -58,6 +58,7 @@ CRAWL_DELTA = schema(
         "doc_id": pa.string(),  # of the new content; for removed: of the content that went
         "previous_doc_id": pa.string(),
         "content_sha256": pa.string(),
+        "missed_crawls": pa.int32(),  # consecutive complete crawls that no longer met the page; 0 when it was met
     }
 )
 """crawl_delta/<crawl>/delta.parquet: one row per URL live before or after, sorted by url."""
@@ -190,7 +191,7 @@ TOKENIZER_REPORT = schema(
         "tokens": pa.int64(),
         "characters_per_token": pa.float64(),
         "bytes_per_token": pa.float64(),
-        "hanzi_per_token": pa.float64(),
+        "hanzi_per_token": pa.float64(),  # inside runs of hanzi; null where there are none
         "tokens_per_word": pa.float64(),  # of Latin words; null where there are none
         "round_trip_failures": pa.int64(),  # documents that decode to another text
         "end_rule_failures": pa.int64(),  # documents not closed by exactly one <|endoftext|>

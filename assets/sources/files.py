@@ -31,7 +31,8 @@ def capture_files(source: FilesSource, name: str, crawl: str, output: Path, prog
             url = f"file:///{name}/{quote(relative.as_posix())}"
             content_type = mimetypes.guess_type(relative.name)[0] or "text/plain"
             row: dict[str, Any] = dict.fromkeys(CAPTURES.names)
-            row |= {"url": url, "requested_url": url, "source": name, "crawl": crawl, "licence": source.licence}
+            row |= {"url": url, "requested_url": url, "source": name, "crawl": crawl}
+            row |= {"licence": source.licence, "domain": source.domain}
             row |= {"fetched_at": datetime.now(UTC), "content_type": content_type}
             payload = _read(root / relative, source.max_bytes_per_file)
             row["drop_reason"] = _reason(payload, number, stored, source)

@@ -210,6 +210,7 @@ class SiteSpider(scrapy.Spider):
             "source": self.source_name,
             "crawl": self.crawl_name,
             "licence": self.source.licence,
+            "domain": self.source.domain,
             "robots_sha256": self.policies[origin(url)].robots_sha256,
         }
         if fetched is not None:

@@ -1,0 +1,56 @@
+"""Checks of raw_crawl and crawl_delta that compare with what was live before: a source must not vanish unnoticed."""
+
+from __future__ import annotations
+
+from quality.outcome import Check, CheckOutcome, Evidence
+
+MIN_PAGES = 20  # below it one edited page is a large share, and shares say nothing
+MIN_KEPT_AGAINST_PREVIOUS = 0.5  # of the pages the accepted version kept; as for removals
+MAX_REMOVED_SHARE = 0.5  # marin #6854: a source fell from 859,092 documents to 2 and nobody noticed
+
+
+def kept_pages_did_not_collapse(evidence: Evidence) -> CheckOutcome:
+    """Against the accepted version of raw_crawl before this one."""
+    kept = evidence.statistic("documents_kept")
+    before = (evidence.previous or {}).get("documents_kept") or 0
+    if before < MIN_PAGES:
+        return CheckOutcome(True, f"{kept} pages kept; nothing to compare with ({before} before)")
+    share = kept / before
+    return CheckOutcome(
+        share >= MIN_KEPT_AGAINST_PREVIOUS,
+        f"{kept} pages kept, {before} before: {share:.0%} (at least {MIN_KEPT_AGAINST_PREVIOUS:.0%})",
+        {"share": share},
+    )
+
+
+def removed_pages_are_a_minority(evidence: Evidence) -> CheckOutcome:
+    """Against the pages that were live before this crawl."""
+    removed, live = evidence.statistic("changes.removed"), evidence.statistic("live_before")
+    share = evidence.statistic("removed_share")
+    if live < MIN_PAGES:
+        return CheckOutcome(True, f"{removed} of {live} live pages removed; too few pages to judge a share")
+    return CheckOutcome(
+        share <= MAX_REMOVED_SHARE,
+        f"{removed} of {live} live pages removed: {share:.0%} (at most {MAX_REMOVED_SHARE:.0%}); rules {evidence.statistic('rules')}",
+        {"share": share},
+    )
+
+
+CHECKS: dict[str, tuple[Check, ...]] = {
+    "raw_crawl": (
+        Check(
+            "kept_pages_did_not_collapse",
+            True,
+            "A crawl that keeps less than half of what the accepted one kept is a broken crawl, not a smaller site.",
+            kept_pages_did_not_collapse,
+        ),
+    ),
+    "crawl_delta": (
+        Check(
+            "removed_pages_are_a_minority",
+            True,
+            "Removing most of a source at once is an accident (moved site, new robots.txt, wrong prefix) until a person agrees.",
+            removed_pages_are_a_minority,
+        ),
+    ),
+}
