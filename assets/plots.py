@@ -1,0 +1,71 @@
+"""Small PNG plots of counts. Figures are built without pyplot, which is not thread-safe and keeps them in memory."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SIZE_INCHES = (7.0, 3.5)
+
+
+def grouped_bars(y_label: str, series: Mapping[str, Mapping[str, float]]) -> bytes:
+    """One group of bars per label, one colour per name: series[name][label]."""
+    figure, axes = _figure()
+    labels = sorted({label for values in series.values() for label in values})
+    width = 0.8 / max(len(series), 1)
+    for number, (name, values) in enumerate(series.items()):
+        places = [place + number * width for place in range(len(labels))]
+        bars = axes.bar(places, [values.get(label, 0.0) for label in labels], width, label=name)
+        axes.bar_label(bars, fmt="%.3g", fontsize=7)
+    axes.set_xticks([place + width * (len(series) - 1) / 2 for place in range(len(labels))], labels)
+    axes.set_ylabel(y_label)
+    if len(series) > 1:
+        axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def histogram(x_label: str, series: Mapping[str, Sequence[float]], logarithmic: bool = False) -> bytes:
+    """Overlaid outlines of counts per bin, one per name; bins are even in the logarithm when asked."""
+    import numpy as np
+
+    figure, axes = _figure()
+    everything = np.concatenate([np.asarray(v, dtype=float) for v in series.values()] or [np.zeros(0)])
+    if len(everything):
+        low, high = float(everything.min()), float(everything.max())
+        if logarithmic:
+            bins = np.geomspace(max(low, 1.0), max(high, 2.0) * 1.001, 40)
+            axes.set_xscale("log")
+        else:
+            bins = np.linspace(low, high + 1e-9 if high > low else low + 1.0, 40)
+        for name, values in series.items():
+            axes.hist(values, bins=bins.tolist(), histtype="step", label=name)
+        axes.legend(fontsize=8)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("documents")
+    return _png(figure)
+
+
+def lines(x_label: str, y_label: str, series: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> bytes:
+    """One line of (x, y) per name."""
+    figure, axes = _figure()
+    for name, (x, y) in series.items():
+        axes.plot(x, y, label=name, linewidth=1.2)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return _png(figure)
+
+
+def _figure() -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE_INCHES, dpi=100, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
