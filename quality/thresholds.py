@@ -25,27 +25,246 @@ class Limit:
 
 
 SOURCES: tuple[Limit, ...] = (
-    Limit("raw_crawl", "every_start_url_was_fetched", "start_urls_failed", None, 0, True,
-          "a start URL that fails hides everything that only it links to, for instance a whole language"),
-    Limit("raw_crawl", "fetch_failures_are_few", "failed_share", None, 0.1, True,
-          "time-outs and 5xx above a tenth of the URLs mean a site in trouble: crawl again later (assumption, not measured)"),
-    Limit("raw_crawl", "stored_payloads_can_be_read_back", "read_back_failures", None, 0, True,
-          "the WARC files are the evidence that everything else is rebuilt from"),
-    Limit("raw_crawl", "crawl_was_not_cut_by_a_limit", "cut_by_limit", None, 0, False,
-          "max_pages or max_total_bytes ended the crawl: what lies beyond is not judged, and not removed either"),
-    Limit("raw_crawl", "most_urls_are_kept", "drop_rate", None, 0.5, False,
-          "more drops than pages: path_prefixes too wide, or a site that answers with errors (assumption, not measured)"),
-    Limit("crawl_delta", "pages_are_live_after_the_crawl", "live_after", 1, None, True,
-          "a source that becomes empty is an accident until a person says otherwise: take it out of sources.toml instead"),
-    Limit("crawl_delta", "crawl_was_complete", "crawl_was_complete", 1, None, False,
-          "after an incomplete crawl pages that were not met stay live"),
-    Limit("crawl_delta", "few_pages_changed", "changed_share", None, 0.5, False,
-          "half of a site changing at once is usually a new template or a date in each page (assumption, not measured)"),
+    Limit(
+        "raw_crawl",
+        "every_start_url_was_fetched",
+        "start_urls_failed",
+        None,
+        0,
+        True,
+        "a start URL that fails hides everything that only it links to, for instance a whole language",
+    ),
+    Limit(
+        "raw_crawl",
+        "fetch_failures_are_few",
+        "failed_share",
+        None,
+        0.1,
+        True,
+        "time-outs and 5xx above a tenth of the URLs mean a site in trouble: crawl again later (assumption, not measured)",
+    ),
+    Limit(
+        "raw_crawl",
+        "stored_payloads_can_be_read_back",
+        "read_back_failures",
+        None,
+        0,
+        True,
+        "the WARC files are the evidence that everything else is rebuilt from",
+    ),
+    Limit(
+        "raw_crawl",
+        "crawl_was_not_cut_by_a_limit",
+        "cut_by_limit",
+        None,
+        0,
+        False,
+        "max_pages or max_total_bytes ended the crawl: what lies beyond is not judged, and not removed either",
+    ),
+    Limit(
+        "raw_crawl",
+        "most_urls_are_kept",
+        "drop_rate",
+        None,
+        0.5,
+        False,
+        "more drops than pages: path_prefixes too wide, or a site that answers with errors (assumption, not measured)",
+    ),
+    Limit(
+        "crawl_delta",
+        "pages_are_live_after_the_crawl",
+        "live_after",
+        1,
+        None,
+        True,
+        "a source that becomes empty is an accident until a person says otherwise: take it out of sources.toml instead",
+    ),
+    Limit(
+        "crawl_delta",
+        "crawl_was_complete",
+        "crawl_was_complete",
+        1,
+        None,
+        False,
+        "after an incomplete crawl pages that were not met stay live",
+    ),
+    Limit(
+        "crawl_delta",
+        "few_pages_changed",
+        "changed_share",
+        None,
+        0.5,
+        False,
+        "half of a site changing at once is usually a new template or a date in each page (assumption, not measured)",
+    ),
 )
 
 DOCUMENTS: tuple[Limit, ...] = ()
 
-DEDUP: tuple[Limit, ...] = ()
+WATCHED_SOURCE_DOCUMENTS = 20
+"""Sources smaller than this are not watched: a handful of pages may all be duplicates by chance (assumption)."""
+
+SOURCE_YIELD_MINIMUM = 0.02
+"""Share of its documents a source must keep. A full mirror of another source is better removed from the sources."""
+
+SOURCE_YIELD_DROP_MAXIMUM = 0.5
+"""Points of that share a source may lose against the accepted version (assumption; marin #6854 lost 99.9998)."""
+
+DUPLICATE_RATE_CHANGE_MAXIMUM = 0.1
+"""Points the duplicate rate may move between versions without a remark (assumption, not measured)."""
+
+CORPUS_SHRINKAGE_MAXIMUM = 0.3
+"""Share of the corpus that may leave at once (assumption: more than any takedown, less than a broken filter)."""
+
+DEDUP: tuple[Limit, ...] = (
+    Limit(
+        "document_signatures",
+        "every_signature_is_complete",
+        "incomplete_signatures",
+        None,
+        0,
+        True,
+        "no shingles or a wrong number of slots compare wrongly for ever",
+    ),
+    Limit(
+        "document_signatures",
+        "few_documents_are_too_short_to_compare",
+        "short_share",
+        None,
+        0.05,
+        False,
+        "one-shingle documents match only themselves; many of them mean an extraction that lost the text",
+    ),
+    Limit(
+        "document_signatures",
+        "shingle_sets_are_mostly_distinct",
+        "distinct_share",
+        0.5,
+        None,
+        False,
+        "one text for most pages is a consent wall or an error page, not a site",
+    ),
+    Limit(
+        "duplicate_clusters",
+        "every_live_document_has_a_decision",
+        "documents_without_decision",
+        None,
+        0,
+        True,
+        "a document without a decision would leave the corpus unexplained",
+    ),
+    Limit(
+        "duplicate_clusters",
+        "representatives_are_kept_and_live",
+        "representatives_lost",
+        None,
+        0,
+        True,
+        "a duplicate may go only because its representative stays",
+    ),
+    Limit(
+        "duplicate_clusters",
+        "each_cluster_keeps_exactly_one",
+        "clusters_without_exactly_one_kept",
+        None,
+        0,
+        True,
+        "none loses a text, two keep a duplicate",
+    ),
+    Limit(
+        "duplicate_clusters",
+        "matches_stay_inside_the_cluster",
+        "matches_outside_cluster",
+        None,
+        0,
+        True,
+        "matched_doc_id must explain the drop",
+    ),
+    Limit(
+        "duplicate_clusters",
+        "every_duplicate_has_its_proof",
+        "duplicates_without_proof",
+        None,
+        0,
+        True,
+        "each dropped document has a row in pairs",
+    ),
+    Limit(
+        "duplicate_clusters",
+        "recomputed_proofs_agree",
+        "proofs_wrong",
+        None,
+        0,
+        True,
+        "Jaccard of 200 pairs computed again from the shingles by other code",
+    ),
+    Limit(
+        "duplicate_clusters",
+        "candidates_are_mostly_right",
+        "candidate_precision",
+        0.1,
+        None,
+        False,
+        "computing mostly refused pairs means templated pages or bands too short for the threshold",
+    ),
+    Limit(
+        "contamination",
+        "items_are_searched_for",
+        "items_searched",
+        1,
+        None,
+        True,
+        "without items nothing is contaminated and every score is suspect",
+    ),
+    Limit(
+        "contamination",
+        "planted_items_are_recognised",
+        "items_not_recognised",
+        None,
+        0,
+        True,
+        "each searched item, planted in an English and a Chinese sentence, must be found",
+    ),
+    Limit(
+        "contamination",
+        "contamination_does_not_condemn_the_corpus",
+        "drop_rate",
+        None,
+        0.2,
+        True,
+        "so many hits are a common sentence among the items, not a leak",
+    ),
+    Limit(
+        "contamination",
+        "contamination_is_rare",
+        "drop_rate",
+        None,
+        0.02,
+        False,
+        "more than a few pages holding items: look at which item",
+    ),
+    Limit(
+        "corpus",
+        "every_document_is_accounted_for",
+        "documents_unaccounted",
+        None,
+        0,
+        True,
+        "each document ever extracted has exactly one fate",
+    ),
+    Limit(
+        "corpus", "corpus_is_not_empty", "documents_kept", 1, None, True, "an empty corpus is a broken stage upstream"
+    ),
+    Limit(
+        "corpus",
+        "licences_are_known",
+        "unlicensed_share",
+        None,
+        0.5,
+        False,
+        "documents without a stated licence are a risk to know of",
+    ),
+)
 
 TOKENIZER: tuple[Limit, ...] = ()
 

@@ -5,12 +5,12 @@ Nothing here shares code with the search for duplicates: a bug there shows as a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from assets.dedup.signatures import SignatureReader
 from assets.hashing import hash64
 
 PROOFS = 200
@@ -21,12 +21,14 @@ def audit_clusters(
     documents: pa.Table,
     decisions: pa.Table,
     pairs: pa.Table,
-    read: Callable[[Sequence[str]], Iterator[pa.RecordBatch]],
+    read: SignatureReader,
 ) -> dict[str, Any]:
     """Counts of broken promises (all should be 0) over the written tables."""
     rows = decisions.select(("doc_id", "cluster_id", "representative", "kept", "matched_doc_id")).to_pylist()
     by_id = {row["doc_id"]: row for row in rows}
-    proofs = {frozenset(pair) for pair in zip(pairs["doc_id_a"].to_pylist(), pairs["doc_id_b"].to_pylist(), strict=True)}
+    proofs = {
+        frozenset(pair) for pair in zip(pairs["doc_id_a"].to_pylist(), pairs["doc_id_b"].to_pylist(), strict=True)
+    }
     live = set(documents["doc_id"].to_pylist())
     kept: dict[str, int] = {}
     lost = strangers = unproven = 0
@@ -50,7 +52,7 @@ def audit_clusters(
     }
 
 
-def _wrong_proofs(pairs: pa.Table, read: Callable[[Sequence[str]], Iterator[pa.RecordBatch]]) -> int:
+def _wrong_proofs(pairs: pa.Table, read: SignatureReader) -> int:
     if not len(pairs):
         return 0
     names = [f"{a} {b}" for a, b in zip(pairs["doc_id_a"].to_pylist(), pairs["doc_id_b"].to_pylist(), strict=True)]

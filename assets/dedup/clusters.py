@@ -14,7 +14,6 @@ that have a candidate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assets.build import BuildError
 from assets.dedup.candidates import Candidates, Indices, ShingleSets, connect, find_candidates
+from assets.dedup.signatures import SignatureReader
 from assets.schemas import DUPLICATE_PAIRS, DUPLICATES
-
-SignatureReader = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
-"""Columns -> batches of signature rows; may hold rows of documents that are not live."""
 
 
 class DedupRecipe(BaseModel):
@@ -118,9 +115,7 @@ def _build_graph(
             f"[dedup] bands x rows = {recipe.bands} x {recipe.rows} needs {recipe.bands * recipe.rows} MinHash slots, "
             f"the signatures have {signatures.shape[1]}: lower them, or raise [signatures] permutations"
         )
-    found = find_candidates(
-        signatures, sizes, recipe.bands, recipe.rows, recipe.threshold, recipe.minimum_agreement
-    )
+    found = find_candidates(signatures, sizes, recipe.bands, recipe.rows, recipe.threshold, recipe.minimum_agreement)
     by_rank = np.argsort(rank)
     head = np.empty(len(node_keys), dtype=np.int64)
     head[node[by_rank][::-1]] = by_rank[::-1]  # the last write wins: the best document of each node
@@ -198,9 +193,7 @@ def _matches(graph: _Graph, representative: Indices, threshold: float) -> tuple[
     return matched, similarity
 
 
-def _steps_to_representative(
-    graph: _Graph, far: Indices, threshold: float
-) -> tuple[Indices, npt.NDArray[np.float64]]:
+def _steps_to_representative(graph: _Graph, far: Indices, threshold: float) -> tuple[Indices, npt.NDArray[np.float64]]:
     """For nodes not directly similar to their representative: the best neighbour one proven step nearer to it."""
     first, second = graph.candidates.first, graph.candidates.second
     is_far = np.zeros(len(graph.head), dtype=bool)

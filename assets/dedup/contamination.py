@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +43,9 @@ class ContaminationRecipe(BaseModel):
     """Shorter items in spaced scripts are not searched for (assumption: about five words, not measured)."""
     minimum_characters_unspaced: int = Field(8, ge=1)
     """The same for Chinese and its like, where a character says about three times as much."""
-    extra_items: tuple[str, ...] = ()
-    """Further JSONL files of {"id", "set", "language", "text"}: benchmarks that the corpus must not hold."""
+    extra_items: dict[str, str] = Field(default_factory=dict)
+    """Further JSONL files of {"id", "set", "language", "text"} -> SHA-256 of the file: benchmarks that the corpus
+    must not hold. The hash is part of the recipe, so that new items make the decisions stale."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,19 @@ class ItemIndex:
         best = int(share.argmax())
         return Hit(self.items[best], float(share[best])) if share[best] >= self._threshold else None
 
+    def stats(self, hits: dict[str, Hit]) -> dict[str, Any]:
+        """Items and hits, and how many searchable items are not recognised when planted in a text."""
+        searched = [item for item, total in zip(self.items, self._total, strict=True) if total]
+        hosts = ("Planted before. {} Planted after.", "前文在此。{}后文在此。")
+        lost = sum(self.worst(host.format(item.text)) is None for item in searched for host in hosts)
+        return {
+            "items": len(self.items),
+            "items_searched": len(searched),
+            "items_too_short": len(self.too_short),
+            "items_not_recognised": lost,
+            "contaminated_by_set": dict(sorted(Counter(hit.item.set for hit in hits.values()).items())),
+        }
+
 
 def _tokens(normal: str, unspaced: bool) -> Hashes:
     """Tokens to compare. Punctuation does not count in either kind: a quoted item may end in another mark."""
@@ -116,10 +133,15 @@ def _tokens(normal: str, unspaced: bool) -> Hashes:
 def read_items(recipe: ContaminationRecipe) -> list[EvaluationItem]:
     """Our own items and those of the recipe's extra files, sorted by (set, id)."""
     items = list(load_items())
-    for name in recipe.extra_items:
+    for name, expected in sorted(recipe.extra_items.items()):
         path = Path(name)
         if not path.is_file():
             raise BuildError(f"[contamination] extra_items names {name!r}, which is not a file: correct the path")
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        if found != expected:
+            raise BuildError(
+                f"[contamination] extra_items: {name} has SHA-256 {found}, the recipe says {expected}: correct it"
+            )
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             try:
                 row = json.loads(line)
@@ -129,7 +151,7 @@ def read_items(recipe: ContaminationRecipe) -> list[EvaluationItem]:
                     f"{name} line {number}: each line must be an object with id, set, language and text ({error!r})"
                 ) from error
     items.sort(key=lambda item: (item.set, item.id))
-    for before, after in zip(items, items[1:], strict=False):
+    for before, after in pairwise(items):
         if (before.set, before.id) == (after.set, after.id):
             raise BuildError(f"evaluation item {after.set}/{after.id} is there twice; ids must be unique in a set")
     return items

@@ -10,6 +10,7 @@ Joins run in DuckDB over the decision columns, never over texts: about 1 KB of m
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pyarrow as pa
@@ -102,3 +103,18 @@ def _refuse(connection: Any, query: str, rule: str) -> None:
     found = connection.execute(f"SELECT count(*), min(doc_id), min(crawl) FROM ({query})").fetchone()
     if found[0]:
         raise BuildError(f"{found[0]} {rule}, first {found[1]} of {found[2]}: materialise the stale input first")
+
+
+def corpus_stats(corpus: pa.Table, decisions: pa.Table, ever_extracted: int) -> dict[str, Any]:
+    """Numbers for the checks and for a person."""
+    stages = Counter(stage or "corpus" for stage in decisions["stage"].to_pylist())
+    languages = Counter(language or "unknown" for language in corpus["language"].to_pylist())
+    return {
+        "live_documents": int(pc.sum(decisions["live"]).as_py() or 0),
+        "documents_unaccounted": abs(ever_extracted - len(decisions)),
+        "documents_by_stage": dict(sorted(stages.items())),
+        "kept_by_language": dict(sorted(languages.items())),
+        "characters": int(pc.sum(corpus["characters"]).as_py() or 0),
+        "utf8_bytes": int(pc.sum(corpus["utf8_bytes"]).as_py() or 0),
+        "unlicensed_share": corpus["licence"].null_count / len(corpus) if len(corpus) else 0.0,
+    }

@@ -5,8 +5,8 @@ space. So a page converted mechanically from zh-CN to zh-TW has (nearly) the nor
 The folding is OpenCC's tw2sp, which also folds Taiwan's vocabulary: of 60 handbook pages converted
 with vocabulary (s2twp) it brings 60 over Jaccard 0.8, plain t2s 42; pages converted without keep 0.91 or more.
 
-Tokens: words (`\\w+`) where words are written apart, single characters without whitespace where they
-are not (Chinese, Japanese, Thai, ...). Which of the two is decided by the text alone, not by the
+Tokens: words (runs of letters, digits and _) where words are written apart, single characters without whitespace
+where they are not (Chinese, Japanese, Thai, ...). Which of the two is decided by the text alone, not by the
 detected language: equal texts always have equal shingles, whatever a classifier said of each.
 """
 
@@ -22,13 +22,22 @@ import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
 
-_WORD = re.compile(r"\w+")
-_NOT_SPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0x20000, 0x3FFFF))
+_NOT_SPACED = (
+    (0x0E00, 0x0EFF),
+    (0x1000, 0x109F),
+    (0x1780, 0x17FF),
+    (0x3040, 0x30FF),
+    (0x3400, 0x9FFF),
+    (0x20000, 0x3FFFF),
+)
 """Thai and Lao, Burmese, Khmer, kana, Han, Han extensions: scripts that do not separate words."""
+
+_UNSPACED_CLASS = "".join(f"{chr(low)}-{chr(high)}" for low, high in _NOT_SPACED)
+_WORD = re.compile(rf"[^\W{_UNSPACED_CLASS}]+|[{_UNSPACED_CLASS}]")
 
 UNSPACED_SHARE = 0.1
 """From this share of such characters on, a text is cut into characters. Low, because characters also
-serve mixed text (Chinese prose around code), while `\\w+` makes one word of a whole Chinese sentence."""
+serve mixed text (Chinese prose around code), which words would cut too coarsely."""
 
 _MULTIPLIER = 0x9E3779B97F4A7C15  # odd, hence invertible modulo 2**64
 _INVERSE = pow(_MULTIPLIER, -1, 2**64)
@@ -62,7 +71,7 @@ def character_hashes(normal: str) -> Hashes:
 
 
 def word_hashes(normal: str) -> Hashes:
-    """One hash per word; punctuation is left out."""
+    """One hash per word, and per character of the scripts without words; punctuation is left out."""
     from xxhash import xxh3_64_intdigest
 
     return np.array([xxh3_64_intdigest(word) for word in _WORD.findall(normal)], dtype=np.uint64)

@@ -9,18 +9,27 @@ document signed today can be compared with one signed a year ago.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
+from assets.build import Sample
 from assets.dedup.shingling import Hashes, normalise, shingles
 from assets.schemas import SIGNATURES
 
 BATCH = 1024  # documents whose MinHash is computed in one call
+PART = 65536  # documents per file: what is in memory at a time, about 8 bytes per word or Chinese character
+
+SignatureReader = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
+"""Columns -> batches of signature rows; may hold rows of documents that are not live."""
 
 
 class SignatureRecipe(BaseModel):
@@ -40,42 +49,77 @@ class SignatureRecipe(BaseModel):
 
 @dataclass
 class SignatureStats:
-    """Counts for the report."""
+    """Counts for the report, filled while signing."""
 
     documents: int = 0
     short_documents: int = 0
     """Documents of a single shingle: too short for a near duplicate, they match only themselves."""
+    incomplete: int = 0
+    """Signatures without shingles or with the wrong number of slots: none, or the stage has a bug."""
     shingles: int = 0
-    nodes: set[str] = field(default_factory=set)
+    nodes: set[bytes] = field(default_factory=set)
+    fewest: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, table: pa.Table, permutations: int) -> None:
+        """Count one part as it will be written."""
+        counts = table["shingle_count"].to_numpy()
+        slots = pc.list_value_length(table["signature"]).to_numpy()
+        lengths = pc.list_value_length(table["shingles"]).to_numpy()
+        self.documents += len(table)
+        self.short_documents += int(np.count_nonzero(counts == 1))
+        self.incomplete += int(np.count_nonzero((slots != permutations) | (lengths != counts) | (lengths < 1)))
+        self.shingles += int(counts.sum())
+        self.nodes.update(bytes.fromhex(digest)[:16] for digest in table["shingles_sha256"].to_pylist())
+        rows = zip(counts.tolist(), table["doc_id"].to_pylist(), strict=True)
+        self.fewest = heapq.nsmallest(12, [*self.fewest, *rows])
+
+    def as_json(self) -> dict[str, Any]:
+        """For the report."""
+        return {
+            "short_documents": self.short_documents,
+            "short_share": self.short_documents / max(self.documents, 1),
+            "incomplete_signatures": self.incomplete,
+            "mean_shingles": self.shingles / max(self.documents, 1),
+            "distinct_shingle_sets": len(self.nodes),
+            "distinct_share": len(self.nodes) / self.documents if self.documents else 1.0,
+        }
+
+    def samples(self) -> list[Sample]:
+        """The shortest documents: what dedup can say least about."""
+        rows = tuple((doc_id, count) for count, doc_id in self.fewest)
+        return [Sample("Documents of the fewest shingles", ("doc_id", "shingles"), rows)] if rows else []
 
 
-def sign(
+def signature_parts(
     documents: Iterable[tuple[str, str]], recipe: SignatureRecipe, stats: SignatureStats | None = None
-) -> pa.Table:
-    """Signatures of `(doc_id, text)`, sorted by doc_id."""
-    stats = stats if stats is not None else SignatureStats()
-    parts: list[pa.Table] = []
-    batch: list[tuple[str, str]] = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == BATCH:
-            parts.append(_sign_batch(batch, recipe, stats))
-            batch = []
-    if batch:
-        parts.append(_sign_batch(batch, recipe, stats))
-    return pa.concat_tables(parts).sort_by("doc_id") if parts else SIGNATURES.empty_table()
+) -> Iterator[pa.Table]:
+    """Signatures of `(doc_id, text)` in their order, in parts of PART documents; one empty part for none."""
+    documents = iter(documents)
+    first = True
+    while True:
+        batches = []
+        while sum(map(len, batches)) < PART and (batch := list(islice(documents, BATCH))):
+            batches.append(_sign_batch(batch, recipe))
+        if not batches and not first:
+            return
+        table = pa.concat_tables(batches) if batches else SIGNATURES.empty_table()
+        if stats is not None:
+            stats.add(table, recipe.permutations)
+        yield table
+        first = False
 
 
-def _sign_batch(batch: list[tuple[str, str]], recipe: SignatureRecipe, stats: SignatureStats) -> pa.Table:
+def sign(documents: Iterable[tuple[str, str]], recipe: SignatureRecipe) -> pa.Table:
+    """Signatures of `(doc_id, text)` as one table, sorted by doc_id."""
+    return pa.concat_tables(signature_parts(documents, recipe)).sort_by("doc_id")
+
+
+def _sign_batch(batch: list[tuple[str, str]], recipe: SignatureRecipe) -> pa.Table:
     normals = [normalise(text) for _, text in batch]
     sets = [shingles(normal, recipe.word_ngram, recipe.character_ngram) for normal in normals]
     signatures = minhash(sets, recipe.permutations, recipe.seed)
     digests = [hashlib.sha256(one.tobytes()).hexdigest() for one in sets]
     counts = np.array([len(one) for one in sets], dtype=np.int32)
-    stats.documents += len(batch)
-    stats.short_documents += int(np.count_nonzero(counts == 1))
-    stats.shingles += int(counts.sum())
-    stats.nodes.update(digests)
     offsets = np.zeros(len(sets) + 1, dtype=np.int32)
     np.cumsum(counts, out=offsets[1:])
     rows = np.arange(0, signatures.size + 1, recipe.permutations, dtype=np.int32)

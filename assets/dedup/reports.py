@@ -1,0 +1,103 @@
+"""What a person sees of dedup: pairs side by side, largest clusters, kept against dropped, per source."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from assets.build import Sample
+from assets.dedup.contamination import Hit, ItemIndex
+from assets.plots import grouped_bars, histogram
+
+ROWS = 12  # of each sample
+
+
+def by_source(documents: pa.Table, kept: pa.Table) -> dict[str, Any]:
+    """Documents that came in and that stayed, per source."""
+    came, stayed = Counter(documents["source"].to_pylist()), Counter(kept["source"].to_pylist())
+    return {
+        "documents_by_source": dict(sorted(came.items())),
+        "kept_by_source": {source: stayed.get(source, 0) for source in sorted(came)},
+    }
+
+
+def source_plot(stats: dict[str, Any]) -> dict[str, bytes]:
+    """Came in and stayed, per source."""
+    series = {"in": stats["documents_by_source"], "kept": stats["kept_by_source"]}
+    return {"Documents in and kept, per source": grouped_bars("documents", series)} if series["in"] else {}
+
+
+def cluster_samples(documents: pa.Table, decisions: pa.Table) -> list[Sample]:
+    """The weakest and some exact pairs with both URLs, and the largest clusters."""
+    url = dict(zip(documents["doc_id"].to_pylist(), documents["url"].to_pylist(), strict=True))
+    rows = decisions.filter(decisions["matched_doc_id"].is_valid()).to_pylist()
+    columns = ("similarity", "method", "dropped", "matched", "kept")
+
+    def pair(row: dict[str, Any]) -> tuple[Any, ...]:
+        names = (url[row["doc_id"]], url[row["matched_doc_id"]], url[row["representative"]])
+        return (round(row["similarity"], 4), row["method"], *names)
+
+    near = sorted((r for r in rows if r["method"] != "exact_text"), key=lambda r: (r["similarity"], r["doc_id"]))
+    exact = [r for r in rows if r["method"] == "exact_text"]
+    size = Counter(row["representative"] for row in rows)
+    largest = sorted(size.items(), key=lambda item: (-item[1], item[0]))[:ROWS]
+    samples = [
+        Sample("Near duplicates closest to the threshold", columns, tuple(map(pair, near[:ROWS]))),
+        Sample("Exact duplicates", columns, tuple(map(pair, exact[:ROWS]))),
+        Sample("Largest clusters", ("documents", "kept"), tuple((n + 1, url[doc_id]) for doc_id, n in largest)),
+    ]
+    return [sample for sample in samples if sample.rows]
+
+
+def cluster_plots(decisions: pa.Table, pairs: pa.Table) -> dict[str, bytes]:
+    """Similarity of the proven pairs and sizes of the clusters."""
+    plots: dict[str, bytes] = {}
+    if len(pairs):
+        similarity, method = pairs["similarity"].to_numpy(), np.array(pairs["method"].to_pylist())
+        series = {
+            name: similarity[method == name] for name in ("exact_text", "minhash_jaccard") if (method == name).any()
+        }
+        plots["Similarity of each duplicate with what it matched"] = histogram("true Jaccard", series)
+        sizes = Counter(decisions["cluster_id"].to_pylist()).values()
+        counts = Counter(_size_class(size) for size in sizes if size > 1)
+        plots["Clusters by size"] = grouped_bars("clusters", {"clusters": dict(sorted(counts.items()))})
+    return plots
+
+
+def _size_class(size: int) -> str:
+    if size < 10:
+        return f"{size:6d}"
+    low = 10 ** (len(str(size)) - 1)
+    return f"{low:6d}+"
+
+
+def contamination_samples(hits: dict[str, Hit], urls: dict[str, str], index: ItemIndex) -> list[Sample]:
+    """Contaminated documents with the item they hold, and the items nobody searched for."""
+    ordered = sorted(hits.items(), key=lambda found: (-found[1].overlap, found[0]))[:ROWS]
+    found = tuple((urls[d], h.item.set, h.item.id, round(h.overlap, 3), h.item.text[:80]) for d, h in ordered)
+    short = tuple((item.set, item.id, item.text) for item in index.too_short[:ROWS])
+    samples = [
+        Sample("Contaminated documents", ("url", "set", "item", "overlap", "item text"), found),
+        Sample("Items too short to search for", ("set", "item", "text"), short),
+    ]
+    return [sample for sample in samples if sample.rows]
+
+
+def corpus_samples(decisions: pa.Table) -> list[Sample]:
+    """A few documents of each fate."""
+    rows: list[tuple[Any, ...]] = []
+    seen: Counter[tuple[str, str]] = Counter()
+    for row in decisions.filter(decisions["stage"].is_valid()).to_pylist():
+        fate = (row["stage"], row["drop_reason"])
+        seen[fate] += 1
+        if seen[fate] <= 3:
+            rows.append((*fate, row["url"], row["crawl"], row["matched_doc_id"]))
+    rows.sort(key=lambda row: row[:3])
+    return (
+        [Sample("Dropped, by stage and reason", ("stage", "reason", "url", "crawl", "matched"), tuple(rows))]
+        if rows
+        else []
+    )
