@@ -10,7 +10,7 @@ MAX_REMOVED_SHARE = 0.5  # marin #6854: a source fell from 859,092 documents to 
 
 
 def kept_pages_did_not_collapse(evidence: Evidence) -> CheckOutcome:
-    """Against the accepted version of raw_crawl before this one."""
+    """Against the accepted version of this same crawl; removals between crawls are crawl_delta's to judge."""
     kept = evidence.statistic("documents_kept")
     before = (evidence.previous or {}).get("documents_kept") or 0
     if before < MIN_PAGES:
@@ -41,7 +41,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         Check(
             "kept_pages_did_not_collapse",
             True,
-            "A crawl that keeps less than half of what the accepted one kept is a broken crawl, not a smaller site.",
+            "A repeated crawl that keeps less than half of what its accepted version kept is a broken one, not a smaller site.",
             kept_pages_did_not_collapse,
         ),
     ),

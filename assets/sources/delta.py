@@ -8,7 +8,7 @@ night must not empty the corpus.
     captured now, other content         changed    new_content
     captured now, same content          unchanged  same_content
     refused, gone or replaced           removed    the capture's drop reason: http_404, opted_out, redirected, ...
-    failed for now                      unchanged  fetch_failed_kept
+    failed, forbidden or empty for now  unchanged  fetch_failed_kept
     cut by a limit of the crawl         unchanged  not_reached_kept
     not met by a complete crawl         removed    missing, after `missing_crawls` of them; missing_kept before
     not met by an incomplete crawl      unchanged  incomplete_crawl_kept
@@ -39,6 +39,9 @@ _REFUSED_OR_REPLACED = {
     "unsupported_content_type",
     "too_large",
 }
+_TRANSIENT = ("fetch_failed", "private_address", "http_408", "http_429", "http_5")
+"""Drop reasons (prefixes) that may be gone tomorrow. A 403 is not one: a login page linked from everywhere
+would make every crawl incomplete."""
 _LIMITS = {"page_limit", "byte_limit"}
 _NOT_REACHED = {*_LIMITS, "depth_limit"}
 
@@ -50,7 +53,7 @@ class DeltaPolicy(BaseModel):
 
     missing_crawls: int = Field(1, ge=1)  # complete crawls in a row without the page before it is removed
     max_failed_share: float = Field(0.0, ge=0, le=1)
-    """Share of failed URLs up to which a crawl counts as complete. 0: one page that failed may have
+    """Share of URLs with a transient failure up to which a crawl counts as complete. 0: one page that failed may have
     been the only link to others. Raise it for sites so large that some page always fails."""
     gone_statuses: tuple[int, ...] = (
         404,
@@ -81,12 +84,8 @@ def delta_rows(
 def is_complete(captures: Sequence[Mapping[str, Any]], policy: DeltaPolicy) -> bool:
     """Whether the absence of a page from this crawl means anything."""
     reasons = Counter(row["drop_reason"] for row in captures)
-    failed = sum(n for reason, n in reasons.items() if reason and _is_failure(reason, policy))
+    failed = sum(n for reason, n in reasons.items() if reason and reason.startswith(_TRANSIENT))
     return not any(reasons[limit] for limit in _LIMITS) and failed <= policy.max_failed_share * len(captures)
-
-
-def _is_failure(reason: str, policy: DeltaPolicy) -> bool:
-    return not _ends_page(reason, policy) and reason not in _NOT_REACHED
 
 
 def _ends_page(reason: str, policy: DeltaPolicy) -> bool:
