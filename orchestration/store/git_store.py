@@ -17,6 +17,7 @@ import random
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -111,9 +112,10 @@ class GitStore:
 
     def create_branch(self, name: str, source: str = MAIN) -> str:
         """Create a branch; returns the commit it stands at."""
-        commit = self.resolve(source)
-        self._refs.create(BRANCHES, name, commit)
-        return commit
+        with durable.typed_errors(f"create the branch {name}"), self._sweep_shared():
+            commit = self.resolve(source)
+            self._refs.create(BRANCHES, name, commit)
+            return commit
 
     def delete_branch(self, name: str) -> None:
         """Remove a branch name, never `main`."""
@@ -132,9 +134,9 @@ class GitStore:
         paths.check_name(name, "tag")
         objects = NewObjects(self.git)
         tag = annotated_tag(objects, name, commit, message, int(time.time()))
-        with durable.typed_errors(f"write the tag {name}"):
+        with durable.typed_errors(f"write the tag {name}"), self._sweep_shared():
             objects.write()
-        self._refs.create(TAGS, name, tag)
+            self._refs.create(TAGS, name, tag)
 
     def tags(self) -> dict[str, str]:
         """Tag name -> commit id."""
@@ -290,10 +292,9 @@ class GitStore:
 
     def gc(self, keep: Iterable[str] = (), *, keep_days: float = 14.0, dry_run: bool = False) -> GarbageReport:
         """Delete contents nothing needs; the history itself stays."""
-        kept_refs = [*self.branches().values(), *self.tags().values(), *(self.resolve(ref) for ref in keep)]
         with durable.typed_errors("collect garbage"), self._sweep_alone():
-            kept_refs += [*self.branches().values(), *self.tags().values()]
-            return git_maintenance.collect_garbage(self.git, self.lfs, kept_refs, keep_days, dry_run)
+            kept = [*self.branches().values(), *self.tags().values(), *(self.resolve(ref) for ref in keep)]
+            return git_maintenance.collect_garbage(self.git, self.lfs, kept, keep_days, dry_run)
 
     def verify(self, ref: str | None = None, fraction: float = 1.0, seed: int = 0) -> VerifyReport:
         """Re-hash contents: of one ref's tree, or of the whole history of all branches and tags."""
@@ -311,10 +312,10 @@ class GitStore:
 
     # --- helpers
 
-    def _sweep_shared(self):
+    def _sweep_shared(self) -> AbstractContextManager[None]:
         return durable.locked(self._sweep_lock, shared=True, timeout_s=SWEEP_TIMEOUT_S, what="a gc or purge")
 
-    def _sweep_alone(self):
+    def _sweep_alone(self) -> AbstractContextManager[None]:
         return durable.locked(self._sweep_lock, timeout_s=SWEEP_TIMEOUT_S, what="a commit, gc or purge")
 
     def _branch_head(self, branch: str) -> str:

@@ -1,0 +1,60 @@
+"""The contract suite runs against every backend: each test takes `store`, which is one of them.
+
+A backend is a `Backend`: how to open it, and how a test can reach the stored bytes to damage them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestration.store.contract import VersionedStore
+from orchestration.store.git_store import GitStore
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One kind of store, opened at one place."""
+
+    name: str
+    open: Callable[[], VersionedStore]
+    object_path: Callable[[str], Path]
+    """Where the bytes of a SHA-256 lie, for tests that damage them."""
+
+
+def git_backend(folder: Path) -> Backend:
+    """The embedded store under `folder`."""
+    place = folder / "store.git"
+    return Backend("git", lambda: GitStore.at(place), lambda sha256: GitStore.at(place).lfs.path(sha256))
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {"git": git_backend}
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    return BACKENDS[request.param](tmp_path)
+
+
+@pytest.fixture
+def store(backend: Backend) -> VersionedStore:
+    return backend.open()
+
+
+def tree(store: VersionedStore, ref: str = "main") -> dict[str, bytes]:
+    """Everything at a ref, read with hash verification."""
+    return {info.path: store.read_bytes(ref, info.path) for info in store.list(ref)}
+
+
+def sha256_of(store: VersionedStore, path: str, ref: str = "main") -> str:
+    """Digest of one file."""
+    return store.stat(ref, path).sha256
+
+
+def damage(path: Path, content: bytes) -> None:
+    """Overwrite an object in place, as a bad disk would."""
+    path.chmod(0o644)
+    path.write_bytes(content)
