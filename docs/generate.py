@@ -1,7 +1,7 @@
 """Writes what the docs must not get wrong from what the code says: the graph and the data contract.
 
-    python docs/generate.py          rewrite README.md, README.zh-CN.md (graph) and docs/data-contract.md (tables)
-    python docs/generate.py --check  exit 1 and name the files that are out of date
+python docs/generate.py          rewrite README.md, README.zh-CN.md (graph) and docs/data-contract.md (tables)
+python docs/generate.py --check  exit 1 and name the files that are out of date
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+import itertools
 
 from assets import schemas  # noqa: E402
 from assets.tables import VOLATILE_KEY  # noqa: E402
@@ -31,7 +33,9 @@ def graph() -> str:
         lines.append("    direction LR")
         for stage in STAGES:
             if stage.group == group:
-                shape = f'{stage.name}["{stage.name}"]' if stage.partition is None else f'{stage.name}(["{stage.name}"])'
+                shape = (
+                    f'{stage.name}["{stage.name}"]' if stage.partition is None else f'{stage.name}(["{stage.name}"])'
+                )
                 lines.append(f"    {shape}")
         lines.append("  end")
     crossings: dict[tuple[str, str], str] = {}
@@ -76,7 +80,7 @@ def docstrings() -> dict[str, str]:
     body = ast.parse((ROOT / "assets/schemas.py").read_text(encoding="utf-8")).body
     return {
         node.targets[0].id: after.value.value  # type: ignore[attr-defined]
-        for node, after in zip(body, body[1:], strict=False)
+        for node, after in itertools.pairwise(body)
         if isinstance(node, ast.Assign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
     }
 

@@ -84,7 +84,7 @@ class _Files(Mapping[str, Any]):
             raise KeyError(name)
         return self._store.local_path(self._commit, self._folder + name)
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self):
         return iter(sorted(self._names))
 
     def __len__(self) -> int:

@@ -40,6 +40,7 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from assets.build import BuildError
+        from assets.lineage.queries import LineageNotFoundError
         from orchestration.config import ConfigError
         from orchestration.demo import DemoError
         from orchestration.driver import RunFailedError
@@ -49,7 +50,7 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
 
         known = (
             *(BuildError, ConfigError, DemoError, RunFailedError, PartitionError),
-            *(AlreadyRunningError, BlockedError, StaleInputError, StoreError),
+            *(AlreadyRunningError, BlockedError, LineageNotFoundError, StaleInputError, StoreError),
         )
         try:
             command(*args, **kwargs)

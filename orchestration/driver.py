@@ -186,7 +186,9 @@ class Driver:
     def _items(
         self, partition_kind: str | None, key: str | None, *, lineage: bool | None = None, status: Status | None = None
     ) -> list[Item]:
-        status = status or walk(self._catalog(), self.workplace.config, [key] if partition_kind == "run" and key else [])
+        status = status or walk(
+            self._catalog(), self.workplace.config, [key] if partition_kind == "run" and key else []
+        )
         found = []
         for stage in STAGES:
             if stage.partition != partition_kind or (lineage is not None and (stage.group == "lineage") != lineage):
@@ -209,7 +211,7 @@ def _whole_job(job: str, partition: str | None, cause: str) -> Step:
         return stage.partition == kind and (job != "audit_job" or stage.group == "lineage")
 
     names = tuple(stage.name for stage in STAGES if belongs(stage))
-    return Step(job, partition, names, {name: (cause,) for name in names})
+    return Step(job, partition, names, dict.fromkeys(names, (cause,)))
 
 
 def _failure_message(result: Any, step: Step) -> str:

@@ -29,7 +29,7 @@ from orchestration.digest import MANIFEST, REPORT, data_version, file_sha256
 from orchestration.identity import Identity, identity
 from orchestration.stages import BY_NAME, Stage
 from orchestration.status import PLANNER, current_inputs, published_crawls, upstream_problems, walk
-from orchestration.store.contract import MAIN, VersionedStore
+from orchestration.store.contract import VersionedStore
 from quality.asset_checks import NamedOutcome, run_checks
 from quality.outcome import Evidence
 
@@ -123,9 +123,7 @@ class Publisher:
 
     # --- inputs
 
-    def _input_versions(
-        self, stage: Stage, partition: str | None, catalog: Catalog
-    ) -> dict[str, dict[str, str]]:
+    def _input_versions(self, stage: Stage, partition: str | None, catalog: Catalog) -> dict[str, dict[str, str]]:
         return current_inputs(stage, partition, catalog, published_crawls(catalog))
 
     def _refuse_stale(self, stage: Stage, partition: str | None, catalog: Catalog) -> list[str]:
@@ -150,8 +148,10 @@ class Publisher:
             if edge.kind == "pinned" and stage.name != PLANNER:
                 pinned = pinned or read_catalog(self.store, self._pin_of(partition, catalog))
                 source = pinned
-            only = replace(stage, inputs=(replace(edge, kind="all"),)) if edge.kind in ("frozen", "pinned") else replace(
-                stage, inputs=(edge,)
+            only = (
+                replace(stage, inputs=(replace(edge, kind="all"),))
+                if edge.kind in ("frozen", "pinned")
+                else replace(stage, inputs=(edge,))
             )
             versions = current_inputs(only, partition, source, published_crawls(source))
             for key in versions.get(edge.upstream, {}):
@@ -327,8 +327,8 @@ __all__ = [
     "Publication",
     "Publisher",
     "SilentProgress",
-    "StaleInputError",
     "Staged",
+    "StaleInputError",
     "builder",
     "file_sha256",
     "publish",

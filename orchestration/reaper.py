@@ -22,7 +22,9 @@ def reap_dead_runs(instance: DagsterInstance) -> list[str]:
     for run in unfinished:
         pid = run.tags.get(PID_TAG)
         if pid and pid != str(os.getpid()) and not _is_headwater(int(pid)):
-            instance.report_run_failed(run, f"its process {pid} was killed; the next run continues from what it published")
+            instance.report_run_failed(
+                run, f"its process {pid} was killed; the next run continues from what it published"
+            )
             reaped.append(run.run_id)
     return reaped
 

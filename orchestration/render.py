@@ -30,12 +30,13 @@ def emit(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def _table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
+def table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
+    """An empty table; the columns named in `numbers` are right-aligned."""
+    grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     right = set(numbers)
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
+        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return grid
 
 
 def size(count: float) -> str:
@@ -67,16 +68,16 @@ def status(found: Status, *, as_json: bool) -> None:
             }
         )
         return
-    table = _table("Status", "asset", "partition", "state", "why", "version")
+    grid = table("Status", "asset", "partition", "state", "why", "version")
     for item in found.items.values():
         style = STATE_STYLE[item.state]
         why = "; ".join(item.causes[:3]) + (f" (+{len(item.causes) - 3} more)" if len(item.causes) > 3 else "")
-        table.add_row(item.asset, item.partition or "", f"[{style}]{item.state}[/]", why, (item.version or "")[:12])
+        grid.add_row(item.asset, item.partition or "", f"[{style}]{item.state}[/]", why, (item.version or "")[:12])
     out = console()
     if not found.items:
         out.print("Nothing is built yet. `make demo` or `headwater run` begins.")
         return
-    out.print(table)
+    out.print(grid)
     counts = {s: sum(i.state == s for i in found.items.values()) for s in STATE_STYLE}
     out.print(", ".join(f"{n} {s}" for s, n in counts.items() if n))
     if counts["stale"] or counts["missing"]:
@@ -109,11 +110,11 @@ def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
     if not rows:
         out.print("Everything is up to date: `headwater run` would do nothing.")
         return
-    table = _table("Plan", "job", "partition", "asset", "why", "seconds", numbers=["seconds"])
+    grid = table("Plan", "job", "partition", "asset", "why", "seconds", numbers=["seconds"])
     for row in rows:
         shown = "?" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        table.add_row(row["job"], row["partition"] or "", row["asset"], "; ".join(row["why"][:2]), shown)
-    out.print(table)
+        grid.add_row(row["job"], row["partition"] or "", row["asset"], "; ".join(row["why"][:2]), shown)
+    out.print(grid)
     note = f", {len(rows) - len(known)} never built before (unknown)" if len(known) < len(rows) else ""
     out.print(f"About {sum(known):.0f} s{note}.")
 
@@ -123,12 +124,12 @@ def audit(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         emit(rows)
         return
-    table = _table("Audit", "rule", "run", "checked", "violations", "example", numbers=["checked", "violations"])
+    grid = table("Audit", "rule", "run", "checked", "violations", "example", numbers=["checked", "violations"])
     for row in rows:
         style = "red" if row["violations"] else "green"
         shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", row["example"] or "")
-        table.add_row(row["rule"], row["run"], *shown)
-    console().print(table)
+        grid.add_row(row["rule"], row["run"], *shown)
+    console().print(grid)
 
 
 def findings(rows: Sequence[Any], *, as_json: bool) -> None:
@@ -136,11 +137,11 @@ def findings(rows: Sequence[Any], *, as_json: bool) -> None:
     if as_json:
         emit([asdict(row) for row in rows])
         return
-    table = _table("Doctor", "", "check", "found", "remedy")
+    grid = table("Doctor", "", "check", "found", "remedy")
     for row in rows:
         mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if row.severity == "error" else "[yellow]![/]")
-        table.add_row(mark, row.name, row.found, "" if row.ok else row.remedy)
-    console().print(table)
+        grid.add_row(mark, row.name, row.found, "" if row.ok else row.remedy)
+    console().print(grid)
 
 
 def verification(report: VerifyReport, *, as_json: bool) -> None:
@@ -166,10 +167,10 @@ def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:
     if as_json:
         emit([asdict(commit) | {"metadata": dict(commit.metadata)} for commit in commits])
         return
-    table = _table("Log", "commit", "when", "message")
+    grid = table("Log", "commit", "when", "message")
     for commit in commits:
-        table.add_row(commit.id[:12], commit.committed_at, commit.message.splitlines()[0])
-    console().print(table)
+        grid.add_row(commit.id[:12], commit.committed_at, commit.message.splitlines()[0])
+    console().print(grid)
 
 
 def diff(changes: Sequence[Change], *, as_json: bool) -> None:
@@ -177,13 +178,13 @@ def diff(changes: Sequence[Change], *, as_json: bool) -> None:
     if as_json:
         emit([asdict(change) for change in changes])
         return
-    table = _table("Diff", "", "path", "before", "after", numbers=["before", "after"])
+    grid = table("Diff", "", "path", "before", "after", numbers=["before", "after"])
     for change in changes:
         before = size(change.before.size_bytes) if change.before else ""
         after = size(change.after.size_bytes) if change.after else ""
-        table.add_row(change.kind, change.path, before, after)
+        grid.add_row(change.kind, change.path, before, after)
     out = console()
-    out.print(table if changes else "No difference.")
+    out.print(grid if changes else "No difference.")
 
 
 def garbage(report: GarbageReport, *, dry_run: bool, as_json: bool) -> None:
@@ -257,13 +258,13 @@ def _summary_row(asset: str, catalog: Catalog) -> dict[str, Any]:
 
 def _stage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     numbers = ("documents in", "kept", "dropped", "tokens", "rows", "size", "seconds")
-    table = _table("\nWhat was made", "asset", *numbers, numbers=numbers)
+    grid = table("\nWhat was made", "asset", *numbers, numbers=numbers)
     for row in rows:
 
         def number(value: Any) -> str:
             return "" if value is None else f"{value:,}"
 
-        table.add_row(
+        grid.add_row(
             row["asset"] + (f" ({row['partitions']})" if row["partitions"] > 1 else ""),
             number(row["documents_in"]),
             number(row["documents_kept"]),
@@ -273,12 +274,17 @@ def _stage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             size(row["bytes"]),
             f"{row['seconds']:.1f}",
         )
-    return table
+    return grid
 
 
 def _score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
     columns = [c for c in scores[0] if c != "run"]
-    table = _table(f"\nScores of {scores[0]['run']}", *columns, numbers=columns)
+    grid = table(f"\nScores of {scores[0]['run']}", *columns, numbers=columns)
     for row in scores:
-        table.add_row(*("" if row[c] is None else f"{row[c]:,.3f}" if isinstance(row[c], float) else f"{row[c]:,}" for c in columns))
-    return table
+        grid.add_row(
+            *(
+                "" if row[c] is None else f"{row[c]:,.3f}" if isinstance(row[c], float) else f"{row[c]:,}"
+                for c in columns
+            )
+        )
+    return grid

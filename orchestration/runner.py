@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -23,14 +22,13 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
     console = render.console(as_json)
     driver = Driver(workplace, options)
     started, done = time.monotonic(), []
-    with driver.exclusive():
-        with terminal(console) as bars, _quiet_libraries():
-            for step in driver.steps():
-                if step.assets:
-                    console.print(f"[bold]{step.job}[/] {step.partition or ''}: {', '.join(step.assets)}", highlight=False)
-                    driver.execute(step)
-                    bars.finish("done")
-                    done.append(step)
+    with driver.exclusive(), terminal(console) as bars, _quiet_libraries():
+        for step in driver.steps():
+            if step.assets:
+                console.print(f"[bold]{step.job}[/] {step.partition or ''}: {', '.join(step.assets)}", highlight=False)
+                driver.execute(step)
+                bars.finish("done")
+                done.append(step)
     catalog = read_catalog(workplace.store)
     if not done:
         console.print("Everything is up to date: nothing to do.")
@@ -39,7 +37,7 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
 
 def run_demo(workplace: Workplace, *, as_json: bool) -> None:
     """Obtain and serve the demo sources, then the same as `headwater run`."""
-    from orchestration.demo import DemoSite, obtain
+    from orchestration.demo import DemoSite, demo_port, obtain
 
     console = render.console(as_json)
     options = Options(DEMO_RECIPE)
@@ -50,7 +48,7 @@ def run_demo(workplace: Workplace, *, as_json: bool) -> None:
         bars.start("demo sources")
         root = obtain(workplace.home, bars)
         bars.finish("obtained")
-    with DemoSite(root, int(os.environ.get("HEADWATER_DEMO_PORT", "8765"))) as site:
+    with DemoSite(root, demo_port()) as site:
         console.print(f"Serving the demo sources on {site.url} while they are crawled.", highlight=False)
         run_to_date(workplace, options, as_json=as_json)
 

@@ -53,12 +53,13 @@ def stale_global_items(*, lineage: bool) -> list[Item]:
     status = walk(read_catalog(workplace.store), workplace.config)
     if not status.of("raw_crawl"):
         return []
-    if any(item.state in ("stale", "missing") and item.partition and "@" in item.partition and _is_crawl(item) for item in status.items.values()):
+    if any(
+        item.state in ("stale", "missing") and item.partition and "@" in item.partition and _is_crawl(item)
+        for item in status.items.values()
+    ):
         return []
     return [
-        item
-        for item in status.needing()
-        if item.partition is None and (item.asset.startswith("lineage") == lineage)
+        item for item in status.needing() if item.partition is None and (item.asset.startswith("lineage") == lineage)
     ]
 
 

@@ -110,10 +110,7 @@ def walk(catalog: Catalog, config: Config, extra_runs: Iterable[str] = ()) -> St
             keys = list(runs)
         for key in keys:
             superseded = stage.partition == "run" and key not in newest
-            if superseded:
-                item = _history(stage, key, catalog)
-            else:
-                item = _judge(stage, key, catalog, config, crawls, status)
+            item = _history(stage, key, catalog) if superseded else _judge(stage, key, catalog, config, crawls, status)
             if item:
                 status.items[stage.name, key] = item
     return status
@@ -124,9 +121,7 @@ def _history(stage: Stage, key: str | None, catalog: Catalog) -> Item | None:
     return Item(stage.name, key, "history", version=manifest["version"]) if manifest else None
 
 
-def _judge(
-    stage: Stage, key: str | None, catalog: Catalog, config: Config, crawls: list[str], status: Status
-) -> Item:
+def _judge(stage: Stage, key: str | None, catalog: Catalog, config: Config, crawls: list[str], status: Status) -> Item:
     manifest = catalog.get(stage.name, key)
     version = manifest["version"] if manifest else None
     if stage.name == "raw_crawl" and manifest:

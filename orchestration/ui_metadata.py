@@ -45,7 +45,9 @@ def materialization_metadata(publication: Publication, store: VersionedStore) ->
     metadata["size"] = dg.MetadataValue.int(manifest["bytes"])
     metadata["build seconds"] = manifest["duration_s"]
     if manifest.get("built_on_stale_input"):
-        metadata["built on stale input"] = dg.MetadataValue.md("\n".join(f"- {p}" for p in manifest["built_on_stale_input"]))
+        metadata["built on stale input"] = dg.MetadataValue.md(
+            "\n".join(f"- {p}" for p in manifest["built_on_stale_input"])
+        )
     metadata.update(_schema_metadata(publication, store))
     return metadata
 

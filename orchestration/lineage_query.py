@@ -1,0 +1,110 @@
+"""`headwater lineage`: takes whatever a person has in hand and asks the published index."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+from rich.console import Console
+
+from assets.lineage.queries import (
+    CheckpointContent,
+    DocumentHistory,
+    LineageNotFoundError,
+    StepContent,
+    by_checkpoint,
+    by_doc_id,
+    by_step,
+    by_url,
+)
+from orchestration import render
+from orchestration.catalog import read_catalog, segment
+from orchestration.workplace import Workplace
+
+_RUN = r"[a-z0-9][a-z0-9-]*@\d{8}T\d{6}Z"
+_STEP = re.compile(rf"({_RUN}):(\d+)")
+_CHECKPOINT = re.compile(rf"({_RUN})/(\d+)")
+_DOC_ID = re.compile(r"[0-9a-f]{8,32}")
+SHOWN = 12
+
+
+def answer(workplace: Workplace, subject: str, *, as_json: bool) -> None:
+    """Print the answer. Raises LineageNotFoundError when the index knows nothing of the subject."""
+    catalog = read_catalog(workplace.store)
+    manifest = catalog.get("lineage_index", None)
+    if manifest is None:
+        raise LineageNotFoundError("no lineage index is published yet; `headwater run` makes one")
+    index = segment(workplace.store, catalog.commit, manifest)
+    orders = [
+        segment(workplace.store, catalog.commit, catalog.manifests["order_manifest", run])
+        for run in catalog.partitions("order_manifest")
+    ]
+    if match := _STEP.fullmatch(subject):
+        found: Any = by_step(index, orders, match[1], int(match[2]))
+    elif match := _CHECKPOINT.fullmatch(subject):
+        found = by_checkpoint(index, orders, match[1], int(match[2]))
+    elif _DOC_ID.fullmatch(subject):
+        found = by_doc_id(index, subject)
+    else:
+        found = by_url(index, subject)
+    if as_json:
+        render.emit([asdict(item) for item in found] if isinstance(found, list) else asdict(found))
+    elif isinstance(found, StepContent):
+        _print_step(found, render.console())
+    elif isinstance(found, CheckpointContent):
+        _print_checkpoint(found, render.console())
+    else:
+        for history in found:
+            _print_history(history, render.console())
+
+
+def _print_history(history: DocumentHistory, out: Console) -> None:
+    out.print(f"[bold]{history.url}[/]")
+    out.print(f"  doc_id {history.doc_id} · source {history.source} · crawl {history.crawl}")
+    if history.stage:
+        matched = f" (matched {history.matched_doc_id})" if history.matched_doc_id else ""
+        out.print(f"  [yellow]not in the corpus[/]: {history.drop_reason}, decided by {history.stage}{matched}")
+    else:
+        out.print("  in the corpus")
+    for use in history.uses:
+        if use.split == "heldout":
+            out.print(f"  {use.run}: held out, in no training sequence")
+        elif not use.steps:
+            out.print(f"  {use.run}: planned, not used")
+        else:
+            out.print(
+                f"  {use.run}: steps {_shorten(use.steps)} ({len(use.sequences)} sequences, {use.tokens_used:,} tokens, "
+                f"{use.repeats} repeats); first checkpoint that saw it: {use.first_checkpoint or 'none yet'}"
+            )
+    if not history.uses:
+        out.print("  used by no run")
+
+
+def _print_step(content: StepContent, out: Console) -> None:
+    channels = ", ".join(f"{name} {count:,}" for name, count in content.tokens_by_channel.items())
+    out.print(
+        f"[bold]{content.run} step {content.step}[/]: sequences {_shorten(content.sequences)}; tokens: {channels}"
+    )
+    table = render.table("", "document", "channel", "tokens", "sequences", numbers=["tokens"])
+    for document in content.documents:
+        where = document.url or document.doc_id
+        table.add_row(where, document.channel, f"{document.tokens:,}", _shorten(document.sequences))
+    out.print(table)
+
+
+def _print_checkpoint(content: CheckpointContent, out: Console) -> None:
+    loss = "not scored" if content.heldout_loss is None else f"held-out loss {content.heldout_loss:.3f}"
+    out.print(f"[bold]{content.run} step {content.step}[/]: {content.tokens_seen:,} tokens, {loss}")
+    out.print(f"  weights {content.weights_sha256}")
+    out.print(f"  saw {content.documents:,} documents")
+    for title, shares in (("source", content.by_source), ("channel", content.by_channel)):
+        table = render.table("", title, "documents", "tokens", numbers=["documents", "tokens"])
+        for name, share in shares.items():
+            table.add_row(name, f"{share.documents:,}", f"{share.tokens:,}")
+        out.print(table)
+
+
+def _shorten(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:SHOWN]))
+    return shown + (f", ... {numbers[-1]} ({len(numbers)})" if len(numbers) > SHOWN else "")

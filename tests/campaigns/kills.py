@@ -1,0 +1,168 @@
+"""kill -9 at chosen moments of a whole build, then the same command again: the data must come out equal.
+
+    make campaign-kills          50 kills in 5 chains; prints the table, writes docs/results/kills.json
+
+A chain is one home: the command is killed while a stage builds (after a share of the time that stage
+took undisturbed), started again, killed in the next stage, and so on to the end; every data version is
+then compared with an undisturbed build of the same site.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from orchestration.stages import GROUPS, STAGES
+from tests.end_to_end.harness import REPOSITORY, STAMP, Home
+from tests.end_to_end.site import make_site, serve
+
+RUN = ("run", "--at", STAMP, "--recipe", "tiny")
+WAIT_S = 200.0
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """Kill once the scratch folder of `asset` exists and `share` of its undisturbed build time has passed."""
+
+    asset: str
+    share: float
+
+
+@dataclass(frozen=True)
+class KillRow:
+    """What happened at one kill."""
+
+    chain: int
+    asset: str
+    group: str
+    share: float
+    killed: bool
+    orphans: int
+
+
+def undisturbed(home: Home) -> tuple[dict[str, str], dict[str, float]]:
+    """(data versions, build seconds per asset) of a build that nobody kills."""
+    result = home.json(*RUN)
+    return home.versions(), {row["asset"]: row["seconds"] / row["partitions"] for row in result["assets"]}
+
+
+def kill_chain(home: Home, points: list[KillPoint], seconds: dict[str, float], chain: int = 0) -> list[KillRow]:
+    """Kill the build at each point in turn, then let it end. Raises if the last run fails."""
+    group_of = {stage.name: stage.group for stage in STAGES}
+    rows = []
+    for point in points:
+        process = home.popen(*RUN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        killed = _kill_when_building(process, home, point, seconds.get(point.asset, 0.0))
+        rows.append(KillRow(chain, point.asset, group_of[point.asset], point.share, killed, _orphans(home)))
+    home.headwater(*RUN)
+    return rows
+
+
+def _kill_when_building(process: subprocess.Popen[str], home: Home, point: KillPoint, seconds: float) -> bool:
+    folder = home.state / "scratch" / point.asset
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        if folder.exists() and any(folder.iterdir()):
+            break
+        time.sleep(0.005)
+    time.sleep(seconds * point.share)
+    if process.poll() is not None:
+        return False
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def _orphans(home: Home, grace_s: float = 5.0) -> int:
+    """Processes of this home that still live some seconds after their parent was killed."""
+    deadline = time.monotonic() + grace_s
+    while True:
+        alive = [p for p in psutil.process_iter(["pid", "environ"]) if _belongs(p, home)]
+        if not alive or time.monotonic() > deadline:
+            return len(alive)
+        time.sleep(0.1)
+
+
+def _belongs(process: psutil.Process, home: Home) -> bool:
+    try:
+        ours = process.info["environ"] and process.info["environ"].get("HEADWATER_HOME") == str(home.state)
+        return bool(ours) and process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
+def one_per_group() -> list[KillPoint]:
+    """At least one point in each group, some in two: the slice that `make test` runs."""
+    chosen, share = [], 0.0
+    for group in GROUPS:
+        names = [stage.name for stage in STAGES if stage.group == group]
+        for name in dict.fromkeys((names[0], names[-1])):
+            chosen.append(KillPoint(name, share))
+            share = (share + 0.37) % 1.0
+    return chosen
+
+
+def all_points(chains: int = 5, kills: int = 50) -> list[list[KillPoint]]:
+    """`kills` points spread over all assets and build shares, in `chains` homes."""
+    per_chain = kills // chains
+    result = []
+    for chain in range(chains):
+        names = [STAGES[(chain + i * len(STAGES) // per_chain) % len(STAGES)] for i in range(per_chain)]
+        ordered = sorted({stage.name: stage for stage in names}.values(), key=lambda stage: stage.sort_key)
+        result.append([KillPoint(s.name, ((chain * 7 + i * 3) % 11) / 10) for i, s in enumerate(ordered)])
+    return result
+
+
+def main() -> int:
+    """Run the campaign; exit 1 if a data version differs, a process was orphaned or a kill came too late."""
+    started = time.monotonic()
+    rows: list[KillRow] = []
+    different: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        site = make_site(Path(folder) / "site")
+        with serve(site) as port:
+            base, seconds = undisturbed(Home.create(Path(folder) / "undisturbed", port))
+            for chain, points in enumerate(all_points()):
+                home = Home.create(Path(folder) / f"chain-{chain}", port)
+                rows += kill_chain(home, points, seconds, chain)
+                versions = home.versions()
+                different += [f"chain {chain}: {k}" for k in base if versions.get(k) != base[k]]
+                for row in rows[-len(points) :]:
+                    print(
+                        f"chain {row.chain}  {row.group:<11} {row.asset:<20} at {row.share:4.0%}  killed={row.killed}  orphans={row.orphans}",
+                        flush=True,
+                    )
+    killed = sum(row.killed for row in rows)
+    orphans = sum(row.orphans for row in rows)
+    result = {
+        "goal": "after a plain re-run every data version equals the undisturbed build's; no orphans",
+        "kills": killed,
+        "points": len(rows),
+        "data_versions_compared": len(base) * len(all_points()),
+        "different": different,
+        "orphans": orphans,
+        "seconds": round(time.monotonic() - started),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True
+        ).stdout.strip(),
+        "machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
+        "rows": [asdict(row) for row in rows],
+    }
+    path = REPOSITORY / "docs/results/kills.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"{killed} kills at {len(rows)} points, {len(different)} different data versions, {orphans} orphans")
+    return int(bool(different or orphans))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

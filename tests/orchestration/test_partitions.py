@@ -1,0 +1,32 @@
+"""Partition keys sort into time within their source or recipe."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestration.partitions import PartitionError, new_key, newest_keys, previous_key, split_key
+
+KEYS = ["a@20260102T000000Z", "b@20260103T000000Z", "a@20260101T000000Z", "a-b@20260104T000000Z"]
+
+
+def test_previous_looks_at_the_same_name_only() -> None:
+    assert previous_key("a@20260105T000000Z", KEYS) == "a@20260102T000000Z"
+    assert previous_key("a@20260101T000000Z", KEYS) is None
+
+
+def test_newest_per_name() -> None:
+    assert newest_keys(KEYS) == {"a": KEYS[0], "b": KEYS[1], "a-b": KEYS[3]}
+
+
+@pytest.mark.parametrize(
+    "key", ["a", "a@", "a@2026", "A@20260101T000000Z", "a/b@20260101T000000Z", "a@20260101T000000Z "]
+)
+def test_a_malformed_key_is_refused(key: str) -> None:
+    with pytest.raises(PartitionError, match="name@YYYYMMDDTHHMMSSZ"):
+        split_key(key)
+
+
+def test_a_new_key_has_the_form() -> None:
+    assert split_key(new_key("site"))[0] == "site"
+    with pytest.raises(PartitionError):
+        new_key("site", at="yesterday")
