@@ -147,7 +147,7 @@ def load_sources(path: Path) -> dict[str, AnySource]:
 
 def _key(location: tuple[int | str, ...]) -> str:
     keys = [str(part) for part in location if part not in ("web", "files")]
-    return ".".join(keys) or "table"
+    return ".".join(keys) or "kind or the table as a whole"
 
 
 def write_source(folder: Path, source: AnySource) -> None:

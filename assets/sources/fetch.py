@@ -183,7 +183,7 @@ class Fetcher:
 
     def _keep_encoding(self, response: Response, request: Request, **_: Any) -> None:
         """Remember what the decompression middleware is about to remove from the headers."""
-        request.meta["content_encoding"] = response.headers.get("Content-Encoding", b"").decode("latin-1")
+        request.meta["content_encoding"] = (response.headers.get("Content-Encoding") or b"").decode("latin-1")
 
 
 def ip_of(response: Response) -> str | None:
