@@ -1,0 +1,212 @@
+"""From recipes and planned data to the JSON request that the training program reads.
+
+The program (training/) shares no code with the assets: what the two agree on is this dict, and
+training/request.py refuses a key it does not know. Rules that a person can break in a recipe are
+checked here, before anything is built, in the recipe's own words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from assets.build import BuildError, Segment
+
+VOCABULARY_MULTIPLE = 64
+"""The embedding gets this multiple of rows: kernels and tensor-parallel shards divide evenly."""
+
+
+class ModelRecipe(BaseModel):
+    """A Llama's shape; the tokenizer decides the vocabulary. Defaults: the demo's 3.2 million parameters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dim: int = Field(128, gt=0, description="width of the residual stream")
+    n_layers: int = Field(6, gt=0, description="transformer blocks")
+    n_heads: int = Field(4, gt=0, description="attention heads; must divide dim")
+    n_kv_heads: int = Field(2, gt=0, description="key and value heads; must divide n_heads")
+    ffn_dim_multiplier: float = Field(1.0, gt=0, description="SwiGLU width = 8/3 * dim * this, rounded up")
+    multiple_of: int = Field(64, gt=0, description="what the SwiGLU width is rounded up to")
+    rope_theta: float = Field(10_000.0, gt=0, description="base of the rotary frequencies; larger for long context")
+    norm_eps: float = Field(1e-5, gt=0, description="RMSNorm epsilon")
+    sequence_length: int = Field(256, gt=1, description="tokens that one training sequence predicts")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.dim % self.n_heads:
+            raise ValueError(
+                f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads}): each head takes an equal slice"
+            )
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads}): each key-value head "
+                "serves the same number of heads"
+            )
+        if (self.dim // self.n_heads) % 2:
+            raise ValueError(
+                f"dim / n_heads = {self.dim // self.n_heads} must be even: rotary positions turn pairs of numbers"
+            )
+        return self
+
+    @property
+    def ffn_dim(self) -> int:
+        """Width of the SwiGLU, by torchtitan's rule."""
+        width = int(self.ffn_dim_multiplier * int(2 * 4 * self.dim / 3))
+        return self.multiple_of * -(-width // self.multiple_of)
+
+
+class TrainingRecipe(BaseModel):
+    """Schedule, batch and layout of a run. Defaults: the demo, about three minutes on two CPU cores."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    total_steps: int = Field(800, gt=0, description="optimiser steps")
+    warmup_steps: int = Field(40, ge=0, description="steps of linear warm-up")
+    decay_steps: int = Field(160, ge=0, description="steps of linear decay at the end: the decay phase of the mixture")
+    peak_lr: float = Field(4e-3, gt=0, lt=1, description="learning rate of the stable phase")
+    min_lr_ratio: float = Field(0.1, ge=0, le=1, description="floor of the decay, as a share of peak_lr")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: memory of the gradient")
+    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW: memory of its square; 0.95 as in Llama")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW: decoupled decay per unit of learning rate")
+    max_gradient_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    global_batch_size: int = Field(8, gt=0, description="sequences per optimiser step")
+    local_batch_size: int = Field(8, gt=0, description="sequences a rank works on at once; more ranks or memory: tune")
+    seed: int = Field(1, ge=0, description="initial weights; the order of the data has its own seed")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; bfloat16 on GPUs")
+    checkpoint_every_steps: int = Field(200, gt=0, description="besides these, the last step is always saved")
+    early_checkpoint_steps: tuple[int, ...] = Field((1,), description="saved too, to see where the trend begins")
+    dp_shard: int = Field(1, gt=0, description="FSDP2 ranks")
+    dp_replicate: int = Field(1, gt=0, description="replicas of the FSDP group")
+    tp: int = Field(1, gt=0, description="tensor-parallel ranks")
+    pp: int = Field(1, gt=0, description="pipeline stages")
+    threads: int = Field(2, gt=0, description="CPU threads of each rank; part of what makes losses bit-identical")
+    tokens_per_s_estimate: float | None = Field(
+        None, gt=0, description="of the whole run, for the time estimate; null = from the measured CPU constant"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.warmup_steps + self.decay_steps > self.total_steps:
+            raise ValueError(
+                f"warmup_steps ({self.warmup_steps}) + decay_steps ({self.decay_steps}) exceed total_steps "
+                f"({self.total_steps}): there would be no stable phase"
+            )
+        together = self.local_batch_size * self.dp_shard * self.dp_replicate
+        if self.global_batch_size % together:
+            raise ValueError(
+                f"global_batch_size ({self.global_batch_size}) must be a multiple of local_batch_size * dp_shard * "
+                f"dp_replicate ({together}): every rank takes whole micro-batches"
+            )
+        if any(not 0 < step <= self.total_steps for step in self.early_checkpoint_steps):
+            raise ValueError(
+                f"early_checkpoint_steps {list(self.early_checkpoint_steps)} must lie in 1..{self.total_steps}"
+            )
+        return self
+
+    @property
+    def checkpoint_steps(self) -> list[int]:
+        """Steps whose model is kept, ascending."""
+        regular = range(self.checkpoint_every_steps, self.total_steps + 1, self.checkpoint_every_steps)
+        return sorted({*self.early_checkpoint_steps, *regular, self.total_steps})
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that the whole run reads."""
+        return self.total_steps * self.global_batch_size
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together."""
+        return self.dp_shard * self.dp_replicate * self.tp * self.pp
+
+
+def vocabulary_size(tokenizer: Segment) -> int:
+    """Ids that the tokenizer can produce: the highest plus one."""
+    content = json.loads(tokenizer.path("tokenizer.json").read_text("utf-8"))
+    ids = [*content["model"]["vocab"].values(), *(token["id"] for token in content.get("added_tokens", []))]
+    if not ids:
+        raise BuildError(
+            f"tokenizer {tokenizer.version}: tokenizer.json has an empty vocabulary; rebuild the tokenizer"
+        )
+    return max(ids) + 1
+
+
+def padded_vocabulary(size: int) -> int:
+    """Rows of the embedding."""
+    return VOCABULARY_MULTIPLE * -(-size // VOCABULARY_MULTIPLE)
+
+
+def channels_of(order: Segment) -> list[str]:
+    """Channels that the order uses, sorted."""
+    found: set[str] = set()
+    for batch in order.batches("order", ["channel"], rows=65536):
+        found.update(pc.unique(batch.column("channel")).to_pylist())
+    return sorted(found)
+
+
+def train_request(
+    run: str,
+    model: ModelRecipe,
+    training: TrainingRecipe,
+    *,
+    order: Segment,
+    shards: Segment,
+    tokenizer: Segment,
+    output: Path,
+) -> dict[str, Any]:
+    """The request of one run."""
+    encoding = json.loads(shards.path("encoding.json").read_text("utf-8"))
+    vocabulary = vocabulary_size(tokenizer)
+    if encoding["vocabulary_size"] != vocabulary:
+        raise BuildError(
+            f"token_shards were encoded with a vocabulary of {encoding['vocabulary_size']}, the tokenizer has {vocabulary}: "
+            "they are not of one build; the run must read the versions that its mixture_manifest pinned"
+        )
+    shape = model.model_dump(mode="json") | {"vocab_size": padded_vocabulary(vocabulary)}
+    return {
+        "run": run,
+        "model": shape,
+        "parallelism": _pick(training, "dp_shard", "dp_replicate", "tp", "pp"),
+        "schedule": _pick(training, "total_steps", "warmup_steps", "decay_steps", "peak_lr", "min_lr_ratio"),
+        "optimiser": _pick(training, "beta1", "beta2", "weight_decay", "max_gradient_norm"),
+        **_pick(training, "global_batch_size", "local_batch_size", "seed", "precision", "threads"),
+        "checkpoint_steps": training.checkpoint_steps,
+        "data": {
+            "order": [str(path) for path in order.parts("order")],
+            "order_fingerprint": order.version,
+            "index": [str(path) for path in shards.parts("index")],
+            "shards": {name: str(path) for name, path in sorted(shards.files.items()) if name.endswith(".bin")},
+            "dtype": encoding["dtype"],
+            "channels": channels_of(order),
+        },
+        "tokenizer_version": tokenizer.version,
+        "end_of_document_id": encoding["end_of_text_id"],
+        "output": str(output),
+    }
+
+
+def _pick(recipe: BaseModel, *names: str) -> dict[str, Any]:
+    return {name: getattr(recipe, name) for name in names}
+
+
+def write_request(folder: Path, request: Mapping[str, Any]) -> Path:
+    """request.json in `folder`; the program leaves its logs and its error beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "request.json"
+    path.write_text(json.dumps(request, indent=1, sort_keys=True) + "\n", "utf-8")
+    return path
+
+
+def check_order_covers(order: Segment, sequences: Sequence[int], training: TrainingRecipe) -> None:
+    """Raises BuildError unless the order plans exactly the sequences 0, 1, ... that the schedule reads."""
+    if len(sequences) != training.sequences or (sequences and sequences[-1] != training.sequences - 1):
+        raise BuildError(
+            f"order_manifest {order.partition} plans {len(sequences)} sequences, but total_steps ({training.total_steps}) * "
+            f"global_batch_size ({training.global_batch_size}) = {training.sequences} are read: order and schedule must "
+            "come from the same recipe; build order_manifest again"
+        )
