@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -131,8 +132,8 @@ class ShingleSets:
 def _steps(weights: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Ranges of consecutive pairs whose weights stay near SHINGLES_PER_STEP."""
     bucket = np.cumsum(weights) // SHINGLES_PER_STEP
-    edges = np.flatnonzero(np.concatenate([[True], bucket[1:] != bucket[:-1]])) if len(weights) else np.zeros(0, int)
-    yield from zip(edges.tolist(), [*edges[1:].tolist(), len(weights)], strict=True)
+    edges = [0, *(np.flatnonzero(bucket[1:] != bucket[:-1]) + 1).tolist(), len(weights)]
+    yield from pairwise(edges)
 
 
 def connect(nodes: int, candidates: Candidates, sets: ShingleSets, threshold: float) -> tuple[Indices, int, int]:
