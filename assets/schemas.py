@@ -229,6 +229,21 @@ MIXTURE = schema(
 )
 """mixture_manifest/<run>/documents.parquet: every corpus document of the pinned version, sorted by doc_id."""
 
+MIXTURE_PLAN = schema(
+    {
+        "phase": pa.string(),  # stable | decay
+        "channel": pa.string(),
+        "first_sequence": pa.int64(),  # of the phase
+        "sequences": pa.int64(),  # of the phase
+        "wanted_share": pa.float64(),  # of the recipe
+        "share": pa.float64(),  # given; differs where a channel has too few documents for max_uses
+        "tokens": pa.int64(),  # the channel gives exactly these to the phase
+        "available_tokens": pa.int64(),  # of the documents that the phase may read
+        "uses": pa.float64(),  # tokens / available_tokens
+    }
+)
+"""mixture_manifest/<run>/plan.parquet: one row per phase (in order) and channel."""
+
 ORDER = schema(
     {
         "sequence": pa.int64(),  # sequence number: step = sequence // global_batch_size
@@ -363,7 +378,7 @@ LINEAGE_USES = schema(
         "first_step": pa.int64(),
         "last_step": pa.int64(),
         "tokens_used": pa.int64(),
-        "repeats": pa.int64(),
+        "repeats": pa.int64(),  # distinct uses of the document: 1 = read once, 0 = held out
     }
 )
 """lineage_index/uses.parquet: one row per document and run that planned it, sorted by doc_id, run."""

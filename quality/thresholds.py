@@ -266,9 +266,40 @@ DEDUP: tuple[Limit, ...] = (
     ),
 )
 
-TOKENIZER: tuple[Limit, ...] = ()
+TOKENIZER: tuple[Limit, ...] = (
+    Limit("tokenizer_sample", "sample_has_documents_to_fit_on", "fit_documents", 1, None, True, "nothing can be learned from nothing"),
+    Limit("tokenizer_sample", "sample_has_documents_to_audit", "audit_documents", 1, None, True, "compression measured on the fitted text flatters"),
+    Limit("tokenizer_sample", "sample_can_carry_its_measures", "audit_documents", 30, None, False, "below about 30 documents a compression rate is an anecdote (assumption)"),
+    Limit("tokenizer", "vocabulary_exceeds_the_bytes", "merges", 1, None, True, "without a merge every token is a byte: training went wrong"),
+    Limit("tokenizer", "digits_stand_alone", "merged_digit_tokens", 0, 0, True, "9.11 and 9.9 compare wrongly when digits merge; Llama and DeepSeek split them too"),
+    Limit("tokenizer", "entries_are_fed_by_the_sample", "sample_bytes_per_token", 100, None, False, "a vocabulary entry seen a handful of times keeps an untrained embedding (assumption)"),
+    Limit("tokenizer_report", "text_survives_a_round_trip", "round_trip_failures", 0, 0, True, "byte-level BPE is lossless by construction: one failure means a broken pre-tokeniser or decoder"),
+    Limit("tokenizer_report", "digits_stand_alone", "merged_digit_tokens", 0, 0, True, "the rule of the recipe, read from the vocabulary itself"),
+    Limit("tokenizer_report", "documents_end_exactly_once", "end_rule_failures", 0, 0, True, "a lost or doubled end token joins or splits documents silently (marin #5034 lost BOS in 10 data sets)"),
+    Limit("tokenizer_report", "special_tokens_in_text_stay_text", "specials_parsed_from_text", 0, 0, True, "a web page must not be able to end a document"),
+    Limit("tokenizer_report", "nothing_is_added_around_text", "tokens_added_around_text", 0, 0, True, "the shards add the one end token; a second rule would double it"),
+    Limit("tokenizer_report", "vocabulary_is_used", "unused_token_share", None, 0.6, False, "entries that no audit document uses cost parameters; a small audit split leaves many"),
+    Limit("token_shards", "shards_hold_what_the_index_says", "tokens_not_in_index", 0, 0, True, "sizes of the files against the index: a truncated or orphaned shard trains on garbage"),
+    Limit("token_shards", "every_document_has_tokens", "documents_without_tokens", 0, 0, True, "even an empty text has its end token"),
+    Limit("token_shards", "documents_are_not_empty", "documents_with_only_the_end_token", 0, 0, False, "the filters should have dropped an empty text"),
+)
 
-MIXTURE: tuple[Limit, ...] = ()
+MIXTURE: tuple[Limit, ...] = (
+    Limit("mixture_manifest", "held_out_documents_have_no_uses", "heldout_with_uses", 0, 0, True, "perplexity on trained text measures memory"),
+    Limit("mixture_manifest", "every_channel_has_held_out_documents", "fewest_heldout_documents", 1, None, True, "a channel without held-out documents cannot be evaluated"),
+    Limit("mixture_manifest", "held_out_documents_suffice", "fewest_heldout_documents", 8, None, False, "the spread of one document's loss is large: fewer than about 8 hide a trend (assumption)"),
+    Limit("mixture_manifest", "held_out_share_is_small", "heldout_token_share", None, 0.25, True, "evaluation must not eat the corpus; only tiny corpora come near"),
+    Limit("mixture_manifest", "no_document_is_overused", "largest_uses", None, 4.0, True, "up to 4 uses are nearly as good as new text, beyond that the return falls fast (Muennighoff et al. 2023)"),
+    Limit("mixture_manifest", "channels_get_what_the_recipe_wants", "largest_share_shortfall", None, 0.02, False, "a channel with too few documents gives less; the others fill in"),
+    Limit("mixture_manifest", "mixture_resembles_the_recipe", "largest_share_shortfall", None, 0.2, True, "a channel that is mostly missing makes another model than the one that was asked for"),
+    Limit("order_manifest", "no_held_out_document_is_read", "heldout_pieces", 0, 0, True, "counted on the pieces themselves"),
+    Limit("order_manifest", "every_sequence_is_full", "sequences_not_full", 0, 0, True, "the trainer reads sequence_length + 1 tokens, no padding"),
+    Limit("order_manifest", "every_sequence_is_there", "sequences_missing", 0, 0, True, "total_steps * global_batch_size sequences, or the last steps have nothing to read"),
+    Limit("order_manifest", "pieces_lie_inside_their_documents", "pieces_beyond_document", 0, 0, True, "a piece past the end of its document reads the next one's tokens"),
+    Limit("order_manifest", "no_document_is_read_too_often", "most_uses", None, 4, True, "the same limit as the plan's, counted on the pieces (Muennighoff et al. 2023)"),
+    Limit("order_manifest", "shares_are_as_planned", "largest_share_deviation", None, 0.001, True, "channels give whole sequences of the plan: any deviation is a defect"),
+    Limit("order_manifest", "shares_hold_all_along", "largest_stretch_deviation", None, 0.05, False, "a stretch of another mixture looks like a loss spike; very short runs cannot be even"),
+)
 
 TRAINING: tuple[Limit, ...] = ()
 
@@ -376,6 +407,43 @@ EVALUATION: tuple[Limit, ...] = (
     ),
 )
 
-LINEAGE: tuple[Limit, ...] = ()
+LINEAGE: tuple[Limit, ...] = (
+    Limit(
+        "lineage_index",
+        "every_use_has_a_document",
+        "uses_without_document",
+        None,
+        0,
+        True,
+        "a training step that cannot name its page breaks the chain that lineage is for",
+    ),
+    Limit(
+        "lineage_index",
+        "checkpoints_have_scores",
+        "checkpoints_without_score",
+        None,
+        0,
+        False,
+        "a run is evaluated at all its checkpoints; one without a score is still being evaluated, or never was",
+    ),
+    Limit(
+        "lineage_audit",
+        "no_rule_is_violated",
+        "violations",
+        None,
+        0,
+        True,
+        "one held-out document in a training sequence makes every score of that run worthless",
+    ),
+    Limit(
+        "lineage_audit",
+        "nothing_read_was_found_contaminated_later",
+        "found_later",
+        None,
+        0,
+        False,
+        "new evaluation items can be found in what an old run has read: its scores on them measure memory",
+    ),
+)
 
 LIMITS: tuple[Limit, ...] = SOURCES + DOCUMENTS + DEDUP + TOKENIZER + MIXTURE + TRAINING + EVALUATION + LINEAGE
