@@ -7,6 +7,7 @@ python docs/generate.py --check  exit 1 and name the files that are out of date
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 import tokenize
@@ -15,7 +16,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import itertools
 
 from assets import schemas  # noqa: E402
 from assets.tables import VOLATILE_KEY  # noqa: E402

@@ -79,7 +79,8 @@ def _load(name: str) -> _Module | None:
     if name.partition(".")[0] not in PROJECT_PACKAGES:
         return None
     base = REPOSITORY / Path(*name.split("."))
-    path, is_package = (base / "__init__.py", True) if base.is_dir() else (base.with_suffix(".py"), False)
+    is_package = (base / "__init__.py").exists()
+    path = base / "__init__.py" if is_package else base.with_suffix(".py")
     if not path.exists():
         raise ModuleNotFoundError(f"{name}: no {path.relative_to(REPOSITORY)}; stages.py or an import names it")
     module = _Module(name, is_package, ast.parse(path.read_bytes(), filename=str(path)))

@@ -145,7 +145,9 @@ STAGES: tuple[Stage, ...] = (
         "corpus",
         "dedup",
         None,
-        inputs=_edges("all", "crawl_delta", "extracted_documents", "filtered_documents", "duplicate_clusters", "contamination"),
+        inputs=_edges(
+            "all", "crawl_delta", "extracted_documents", "filtered_documents", "duplicate_clusters", "contamination"
+        ),
         recipes=(),
         modules=("assets.dedup.corpus",),
         sentence="The live, kept, unique, clean documents, and the fate of every other one: the only list of documents that anything downstream reads.",
@@ -228,7 +230,8 @@ STAGES: tuple[Stage, ...] = (
         "base_checkpoints",
         "training",
         "run",
-        inputs=_edges("same", "compute_plan", "order_manifest", "mixture_manifest") + _edges("pinned", "token_shards", "tokenizer"),
+        inputs=_edges("same", "compute_plan", "order_manifest", "mixture_manifest")
+        + _edges("pinned", "token_shards", "tokenizer"),
         recipes=("model", "training"),
         modules=("assets.training.request", "training.main"),
         sentence="A Llama trained by torchtitan on exactly the planned order: one row, one folder and one safetensors export per saved step.",
@@ -250,7 +253,8 @@ STAGES: tuple[Stage, ...] = (
         "perplexity",
         "evaluation",
         "run",
-        inputs=_edges("same", "base_checkpoints", "mixture_manifest", "order_manifest") + _edges("pinned", "token_shards", "tokenizer"),
+        inputs=_edges("same", "base_checkpoints", "mixture_manifest", "order_manifest")
+        + _edges("pinned", "token_shards", "tokenizer"),
         recipes=("perplexity",),
         modules=("assets.evaluation.perplexity",),
         sentence="Loss, perplexity and bits per byte on held-out documents, per language and domain, for every checkpoint, beside a unigram baseline.",
@@ -314,7 +318,8 @@ STAGES: tuple[Stage, ...] = (
         "lineage_audit",
         "lineage",
         None,
-        inputs=_edges("all", "lineage_index") + _edges("records", "mixture_manifest", "order_manifest", "base_checkpoints"),
+        inputs=_edges("all", "lineage_index")
+        + _edges("records", "mixture_manifest", "order_manifest", "base_checkpoints"),
         recipes=(),
         modules=("assets.lineage.audit",),
         sentence="Proof from the manifests alone: no held-out document and no evaluation item in any training sequence, every sequence accounted for.",
