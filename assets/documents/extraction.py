@@ -1,0 +1,106 @@
+"""Payload to text: one capture in, its main content or a reason out. Pure, so a worker process can run it.
+
+    extract(b"<p>Hello", "text/html", "html", Extraction()) -> Extracted(text="Hello", ...)
+
+`extraction_pipeline` is the stage: the datatrove blocks that run this over a crawl, top to bottom.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from assets.build import Segment
+from assets.documents.charset import decode, looks_binary
+from assets.documents.main_content import main_content
+
+Format = Literal["html", "text", "code"]
+
+REASONS = ("too_large", "not_text", "undecodable", "extraction_timeout", "extraction_failed", "empty_extraction")
+"""Drop reasons, in the order in which they are decided."""
+
+_TEXTUAL = re.compile(
+    r"text/|application/(xhtml|xml|json|javascript|ecmascript|x-python|x-sh|x-httpd-php)|.*\+(xml|json)"
+)
+_UNREADABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u00ad\u200b\u2060\ufeff\ufff9-\ufffb]")
+
+
+class Extraction(BaseModel):
+    """[extraction]: how payloads become text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_payload_bytes: int = Field(10_000_000, ge=1)
+    """Larger payloads are dumps, not pages; also bounds the memory of a worker."""
+    timeout_s: float = Field(30.0, gt=0)
+    """Per document, wall time: 10,000 times a usual page, so that only a parser gone quadratic meets it and a busy machine does not change the data."""
+    max_replaced_share: float = Field(0.001, ge=0, le=1)
+    """Undecodable characters a text may have: one broken byte in a page is forgiven, a wrong encoding is not (assumption)."""
+    max_link_share: float = Field(0.6, ge=0, le=1)
+    """Above this share of link text a page is an index, and the content is guessed (handbook pages: at most 0.3; indexes: above 0.8)."""
+    captures_per_task: int = Field(128, ge=1)
+    """Captures per datatrove task: unit of parallelism, of memory, and of what is redone after a kill."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What extraction made of one capture. `detail` explains a drop to a person."""
+
+    format: Format
+    title: str = ""
+    text: str = ""
+    drop_reason: str | None = None
+    detail: str = ""
+
+
+def extract(payload: bytes, content_type: str | None, declared: Format, recipe: Extraction) -> Extracted:
+    """Title and text of one payload, or the reason why there is none. May raise or hang on hostile input."""
+    kind = _format(content_type, declared)
+    if len(payload) > recipe.max_payload_bytes:
+        return Extracted(kind, drop_reason="too_large", detail=f"{len(payload)} bytes > {recipe.max_payload_bytes}")
+    if not _is_textual(content_type) or looks_binary(payload):
+        return Extracted(kind, drop_reason="not_text", detail=f"content type {content_type}")
+    decoded = decode(payload, content_type, max_replaced_share=recipe.max_replaced_share)
+    if decoded is None:
+        return Extracted(kind, drop_reason="undecodable", detail="no encoding fits the bytes")
+    text = decoded.text.replace("\r\n", "\n").replace("\r", "\n")
+    title = ""
+    if kind == "html":
+        page = main_content(text, max_link_share=recipe.max_link_share)
+        title, text = clean(page.title), page.text
+    if kind != "code":
+        text = clean(text).strip("\n")
+    if not text.strip():
+        return Extracted(kind, title, drop_reason="empty_extraction", detail="no text outside navigation")
+    return Extracted(kind, title, text)
+
+
+def clean(text: str) -> str:
+    """NFC, without control and invisible characters. Mojibake is left alone: ftfy costs as much as the whole
+    extraction (3 MB/s) and its hits on the handbook were pages that explain mojibake."""
+    return _UNREADABLE.sub("", unicodedata.normalize("NFC", text))
+
+
+def _format(content_type: str | None, declared: Format) -> Format:
+    """The source says how to read its payloads; a plain-text page of an HTML site is read as text."""
+    return "text" if declared == "html" and (content_type or "").lower().startswith("text/plain") else declared
+
+
+def _is_textual(content_type: str | None) -> bool:
+    return not content_type or bool(_TEXTUAL.match(content_type.strip().lower()))
+
+
+def extraction_pipeline(selected: Path, crawl: Segment, declared: Format, parts: Path, recipe: Extraction) -> list[Any]:
+    """The stage: read the selected captures, extract each in a sandbox, write rows."""
+    from assets.documents.blocks import DOCUMENT_PART, CaptureReader, RowWriter, SandboxedExtractor, document_row
+
+    return [
+        CaptureReader(selected, crawl),
+        SandboxedExtractor(declared, recipe),
+        RowWriter(parts, DOCUMENT_PART, document_row),
+    ]
