@@ -49,7 +49,11 @@ def compute_plan(build: Build) -> StageReport:
     return StageReport(
         tokens_in=plan["tokens"],
         tokens_out=plan["tokens"],
-        stats=plan | {"memory_share_of_this_machine": memory / psutil.virtual_memory().total},
+        stats=plan
+        | {
+            "memory_gib_per_rank": plan["memory_bytes_per_rank"] / 2**30,
+            "memory_share_of_this_machine": memory / psutil.virtual_memory().total,
+        },
         samples=[Sample("Plan", ("quantity", "value"), tuple((name, str(value)) for name, value in plan.items()))],
         plots={"Learning rate": lines("step", "learning rate", {"planned": (steps, learning_rates(training))})},
     )

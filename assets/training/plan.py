@@ -16,6 +16,8 @@ CPU_FLOPS_PER_THREAD = 65e9
 2 threads of one process on a shared 2-core x86-64 machine, 9,000 tokens per second."""
 BYTES_PER_PARAMETER = 16
 """float32 weight, its gradient, and AdamW's two averages."""
+BYTES_PER_PARAMETER_ON_DISK = 16
+"""Weight and AdamW's two averages in the distributed checkpoint, and the weight again in the export."""
 LOGIT_COPIES = 3
 """Logits, their log-softmax, and the gradient of the logits are alive together."""
 START_UP_S = 6.0
@@ -100,7 +102,7 @@ def compute_plan_of(
         "tokens_per_s_source": "recipe" if training.tokens_per_s_estimate else "measured CPU constant",
         "seconds_estimate": round(START_UP_S + tokens / rate, 1),
         "checkpoint_steps": training.checkpoint_steps,
-        "checkpoint_bytes": len(training.checkpoint_steps) * parameters.total * (BYTES_PER_PARAMETER - 4 + 4),
+        "checkpoint_bytes": len(training.checkpoint_steps) * parameters.total * BYTES_PER_PARAMETER_ON_DISK,
     }
 
 

@@ -90,6 +90,7 @@ def statistics(metrics: Sequence[Mapping[str, Any]], request: Mapping[str, Any])
     clip = request["optimiser"]["max_gradient_norm"]
     seconds = sum(row["step_s"] for row in metrics)
     channels = sorted({name for row in metrics for name, _ in row["channel_loss"]})
+    uniform = math.log(request["model"]["vocab_size"])
     return {
         "steps": len(metrics),
         "checkpoints": len(request["checkpoint_steps"]),
@@ -97,7 +98,8 @@ def statistics(metrics: Sequence[Mapping[str, Any]], request: Mapping[str, Any])
         "first_loss": losses[0],
         "final_loss": final,
         "final_loss_share_of_first": final / losses[0],
-        "first_loss_over_uniform": losses[0] / math.log(request["model"]["vocab_size"]),
+        "first_loss_over_uniform": losses[0] / uniform,
+        "uniform_loss": uniform,
         "largest_gradient_norm": max(row["gradient_norm"] for row in metrics),
         "clipped_share": sum(row["gradient_norm"] > clip for row in metrics) / len(metrics),
         "tokens_per_s": median(row["tokens_per_s"] for row in metrics),
