@@ -1,0 +1,162 @@
+"""Document -> sequence -> step -> checkpoint -> score, for every run, as three sorted tables.
+
+    documents.parquet    what became of each document, by URL
+    uses.parquet         which sequences and steps of which run read it, or that it was held out
+    checkpoints.parquet  what each checkpoint had read, its weights and its held-out score
+
+Steps are those of the plan: what a checkpoint had really read ends at its `sequences_seen`. DuckDB
+groups the order manifests one run at a time and spills to the scratch folder, so the memory needed
+is the result of one run: about 100 bytes per document and 8 per piece.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets import schemas
+from assets.build import BuildError, Sample, Segment, StageReport
+from assets.plots import grouped_bars
+
+if TYPE_CHECKING:
+    import duckdb
+
+SAMPLE_ROWS = 10
+
+
+def connect(scratch: Path | None = None, threads: int = 1) -> duckdb.DuckDBPyConnection:
+    """A private in-memory DuckDB. Everything read is given by path: it has no state of its own."""
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    connection.execute(f"SET threads = {max(1, threads)}")
+    if scratch is not None:
+        connection.execute(f"SET temp_directory = {literal(str(scratch))}")
+    return connection
+
+
+def literal(text: str) -> str:
+    """A string as SQL, for places where DuckDB takes no parameter."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def parquet(segment: Segment, table: str) -> str:
+    """A table of a segment as a FROM clause. Its files need not be called .parquet."""
+    return "read_parquet([" + ", ".join(literal(str(path)) for path in segment.parts(table)) + "])"
+
+
+def plan_of(order: Segment) -> dict[str, Any]:
+    """sequences, sequence_length, global_batch_size and order_sha256 of an order manifest."""
+    return json.loads(order.path("fingerprint.json").read_text(encoding="utf-8"))
+
+
+def documents_table(corpus: Segment, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    """LINEAGE_DOCUMENTS."""
+    columns = ", ".join(schemas.LINEAGE_DOCUMENTS.names)
+    query = f"SELECT {columns} FROM {parquet(corpus, 'decisions')} ORDER BY url, doc_id"
+    return connection.sql(query).to_arrow_table()
+
+
+def uses_table(
+    orders: Sequence[Segment], mixtures: Sequence[Segment], connection: duckdb.DuckDBPyConnection
+) -> pa.Table:
+    """LINEAGE_USES of all runs."""
+    found = [schemas.LINEAGE_USES.empty_table()]
+    found += [_train_uses(order, connection).cast(schemas.LINEAGE_USES) for order in orders]
+    found += [_heldout_uses(mixture, connection).cast(schemas.LINEAGE_USES) for mixture in mixtures]
+    table = pa.concat_tables(found)
+    return table.sort_by([("doc_id", "ascending"), ("run", "ascending"), ("split", "ascending")])
+
+
+def _train_uses(order: Segment, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    return connection.sql(
+        f"""
+        SELECT doc_id, $run AS run, 'train' AS split,
+               list(DISTINCT sequence ORDER BY sequence) AS sequences,
+               list(DISTINCT step ORDER BY step) AS steps,
+               min(step) AS first_step, max(step) AS last_step,
+               sum(length)::BIGINT AS tokens_used, count(DISTINCT repeat) AS repeats
+        FROM (SELECT *, sequence // $batch + 1 AS step FROM {parquet(order, "order")})
+        GROUP BY doc_id
+        """,
+        params={"run": order.partition, "batch": plan_of(order)["global_batch_size"]},
+    ).to_arrow_table()
+
+
+def _heldout_uses(mixture: Segment, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    return connection.sql(
+        f"""
+        SELECT doc_id, $run AS run, split, []::BIGINT[] AS sequences, []::BIGINT[] AS steps,
+               NULL::BIGINT AS first_step, NULL::BIGINT AS last_step, 0::BIGINT AS tokens_used, 0::BIGINT AS repeats
+        FROM {parquet(mixture, "documents")} WHERE split = 'heldout'
+        """,
+        params={"run": mixture.partition},
+    ).to_arrow_table()
+
+
+def checkpoints_table(checkpoints: Sequence[Segment], scores: Sequence[Segment]) -> pa.Table:
+    """LINEAGE_CHECKPOINTS of all runs; `heldout_loss` is null where the run has not been evaluated."""
+    losses = {
+        (row["run"], row["step"]): row["loss"]
+        for segment in scores
+        for row in segment.table("perplexity", ["run", "step", "language", "domain", "loss"]).to_pylist()
+        if row["language"] == row["domain"] == "all"
+    }
+    names = [name for name in schemas.LINEAGE_CHECKPOINTS.names if name != "heldout_loss"]
+    rows = [row for segment in checkpoints for row in segment.table("checkpoints", names).to_pylist()]
+    for row in rows:
+        row["heldout_loss"] = losses.get((row["run"], row["step"]))
+    rows.sort(key=lambda row: (row["run"], row["step"]))
+    return pa.Table.from_pylist(rows, schema=schemas.LINEAGE_CHECKPOINTS)
+
+
+def refuse_two_of_a_run(inputs: Mapping[str, Sequence[Segment]]) -> None:
+    """A run's tables must be its own: `run` inside a table is the partition that holds it."""
+    for segment in inputs.get("base_checkpoints", ()):
+        runs = set(segment.table("checkpoints", ["run"]).column("run").to_pylist())
+        if runs - {segment.partition}:
+            raise BuildError(
+                f"base_checkpoints/{segment.partition}/checkpoints.parquet has rows of run {sorted(runs)}; "
+                "checkpoints must name the run they are published under"
+            )
+
+
+def report(documents: pa.Table, uses: pa.Table, checkpoints: pa.Table) -> StageReport:
+    """Counts, links that lead nowhere, and the documents that were read most."""
+    known = documents.column("doc_id").combine_chunks()
+    unknown = pc.invert(pc.is_in(uses.column("doc_id"), value_set=known))
+    dropped = pc.value_counts(documents.column("stage")).to_pylist()
+    fates = {entry["values"] or "in corpus": entry["counts"] for entry in dropped}
+    train = uses.filter(pc.equal(uses.column("split"), "train"))
+    most_read = train.sort_by([("tokens_used", "descending"), ("doc_id", "ascending"), ("run", "ascending")])
+    columns = ("doc_id", "run", "first_step", "last_step", "tokens_used", "repeats")
+    lost = uses.filter(unknown).select(["doc_id", "run", "split"]).slice(0, SAMPLE_ROWS)
+    return StageReport(
+        stats={
+            "documents": documents.num_rows,
+            "live_documents": pc.sum(documents.column("live")).as_py() or 0,
+            "runs": len(pc.unique(uses.column("run"))),
+            "uses": uses.num_rows,
+            "train_uses": train.num_rows,
+            "heldout_uses": uses.num_rows - train.num_rows,
+            "tokens_used": pc.sum(train.column("tokens_used")).as_py() or 0,
+            "uses_without_document": pc.sum(unknown).as_py() or 0,
+            "checkpoints": checkpoints.num_rows,
+            "checkpoints_without_score": checkpoints.column("heldout_loss").null_count,
+            "documents_by_fate": dict(sorted(fates.items())),
+        },
+        samples=[
+            Sample("Documents read most", columns, _tuples(most_read.select(columns).slice(0, SAMPLE_ROWS))),
+            Sample("Uses without a document", ("doc_id", "run", "split"), _tuples(lost)),
+        ],
+        plots={"Documents by fate": grouped_bars("documents", {"documents": fates})},
+    )
+
+
+def _tuples(table: pa.Table) -> tuple[tuple[Any, ...], ...]:
+    return tuple(tuple(row.values()) for row in table.to_pylist())
