@@ -95,9 +95,9 @@ def tiny_request(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
         "seed": 7,
         "checkpoint_steps": [1, 3, 6],
         "data": {
-            "order": str(data / "order.parquet"),
+            "order": [str(data / "order.parquet")],
             "order_fingerprint": "order-1",
-            "index": str(data / "index.parquet"),
+            "index": [str(data / "index.parquet")],
             "shards": {name: str(data / name) for name in ("shard-00000.bin", "shard-00001.bin")},
             "dtype": "uint16",
             "channels": list(CHANNELS),

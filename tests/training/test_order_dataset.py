@@ -1,0 +1,175 @@
+"""The planned order is read exactly, on any number of ranks, from any position."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from tests.training import tiny
+from training.errors import OrderError, ResumeMismatchError, ShardError
+from training.order_dataset import OrderLoader, OrderReader, TokenStore
+from training.request import Data
+
+LENGTH = tiny.SEQUENCE_LENGTH
+
+
+def reader(folder: Path, **changes: Any) -> OrderReader:
+    content = tiny.tiny_request(folder, folder)["data"] | changes
+    return OrderReader(Data.model_validate(content), LENGTH, tiny.VOCABULARY)
+
+
+def loader(folder: Path, local: int = 1, rank: int = 0, degree: int = 1, fingerprint: str = "order-1") -> OrderLoader:
+    return OrderLoader(reader(folder), fingerprint, local, rank, degree)
+
+
+def expected_sequence(folder: Path, number: int) -> list[int]:
+    """Straight from the tables, without the reader."""
+    index = {row["doc_id"]: row for row in pq.read_table(folder / "index.parquet").to_pylist()}
+    tokens: list[int] = []
+    for piece in pq.read_table(folder / "order.parquet").to_pylist():
+        if piece["sequence"] == number:
+            place = index[piece["doc_id"]]
+            shard = np.fromfile(folder / place["shard"], dtype="<u2")
+            begin = place["offset"] + piece["start"]
+            tokens += shard[begin : begin + piece["length"]].tolist()
+    return tokens
+
+
+def test_a_sequence_is_its_pieces_end_to_end(data: Path) -> None:
+    source = reader(data)
+    assert source.sequences == 40
+    for number in (0, 17, 39):
+        assert source.sequence(number).tokens.tolist() == expected_sequence(data, number)
+
+
+def test_labels_are_the_inputs_shifted_by_one(data: Path) -> None:
+    batch, labels = next(iter(loader(data, local=2)))
+    assert batch["input"].shape == labels.shape == (2, LENGTH)
+    assert torch.equal(batch["input"][:, 1:], labels[:, :-1])
+    assert batch["channels"].shape == labels.shape
+
+
+@pytest.mark.parametrize("degree", [1, 2, 4])
+def test_every_degree_reads_the_same_global_batches(data: Path, degree: int) -> None:
+    """4 sequences a step; with fewer ranks each takes more rows."""
+    ranks = [iter(loader(data, 4 // degree, rank, degree)) for rank in range(degree)]
+    for step in range(10):
+        rows = torch.cat([next(rank)[1] for rank in ranks])
+        wanted = [expected_sequence(data, step * 4 + row)[1:] for row in range(4)]
+        assert rows.tolist() == wanted
+
+
+def test_any_degree_resumes_at_any_position(data: Path) -> None:
+    whole = [labels.tolist() for _, labels in loader(data)]
+    assert len(whole) == 40
+    for consumed in (1, 3, 7):
+        before = loader(data, local=4)
+        batches = iter(before)
+        for _ in range(consumed):
+            next(batches)
+        state = before.state_dict()
+        after = [loader(data, 2, rank, 2) for rank in range(2)]
+        for rank in after:
+            rank.load_state_dict(state)
+        merged = [
+            row for first, second in zip(*after, strict=True) for row in [*first[1].tolist(), *second[1].tolist()]
+        ]
+        assert merged == [row for labels in whole[consumed * 4 :] for row in labels]
+        assert [rank.state_dict() for rank in after] == [{"next_sequence": 40, "order_fingerprint": "order-1"}] * 2
+
+
+def test_a_checkpoint_of_another_order_is_refused(data: Path) -> None:
+    state = loader(data).state_dict()
+    with pytest.raises(ResumeMismatchError, match="read order order-1, the request gives order-2"):
+        loader(data, fingerprint="order-2").load_state_dict(state)
+
+
+def test_a_truncated_shard_is_refused_before_training(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    shard = folder / "shard-00001.bin"
+    shard.write_bytes(shard.read_bytes()[:-2])
+    with pytest.raises(ShardError, match=r"shard-00001\.bin holds \d+ uint16 tokens .* truncated"):
+        reader(folder)
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(ShardError, match="1 stray bytes"):
+        reader(folder)
+
+
+def test_a_missing_shard_and_a_wrong_type_are_refused(data: Path) -> None:
+    shards = {"shard-00000.bin": str(data / "shard-00000.bin")}
+    with pytest.raises(ShardError, match=r"places documents in shard-00001\.bin"):
+        reader(data, shards=shards)
+    with pytest.raises(ShardError, match="uint32 tokens"):
+        reader(data, dtype="uint32")
+
+
+def test_tokens_outside_the_vocabulary_are_refused(data: Path) -> None:
+    content = tiny.tiny_request(data, data)["data"]
+    small = OrderReader(Data.model_validate(content), LENGTH, vocab_size=4)
+    with pytest.raises(ShardError, match="outside the vocabulary of 4"):
+        small.sequence(0)
+
+
+def changed_order(data: Path, folder: Path, change: Any, row_group_size: int = 16) -> OrderReader:
+    folder.mkdir(exist_ok=True)
+    rows = pq.read_table(data / "order.parquet").to_pylist()
+    change(rows)
+    schema = pq.read_schema(data / "order.parquet")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "order.parquet", row_group_size=row_group_size)
+    return reader(data, order=[str(folder / "order.parquet")])
+
+
+def test_row_groups_of_any_size_give_the_same_sequences(data: Path, tmp_path: Path) -> None:
+    whole = reader(data)
+    for size in (1, 3, 16):
+        cut = changed_order(data, tmp_path, lambda rows: None, size)
+        for number in (39, 0, 20):
+            assert cut.sequence(number).tokens.tolist() == whole.sequence(number).tokens.tolist()
+
+
+def test_an_order_in_parts_reads_as_one(data: Path, tmp_path: Path) -> None:
+    table = pq.read_table(data / "order.parquet")
+    pq.write_table(table.slice(0, 50), tmp_path / "order-00000.parquet")
+    pq.write_table(table.slice(50), tmp_path / "order-00001.parquet")
+    parts = reader(data, order=[str(tmp_path / f"order-0000{n}.parquet") for n in (0, 1)])
+    whole = reader(data)
+    assert parts.sequences == 40
+    assert all(parts.sequence(n).tokens.tolist() == whole.sequence(n).tokens.tolist() for n in range(40))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: rows[0].update(length=rows[0]["length"] - 1), "have 32 tokens, not sequence_length \\+ 1 = 33"),
+        (lambda rows: rows[0].update(piece=5), "not 0, 1, 2"),
+        (lambda rows: rows[0].update(doc_id="f" * 32), "which the token index does not have"),
+        (lambda rows: rows[0].update(start=90), "the order wants tokens"),
+        (lambda rows: rows[0].update(channel="latin"), "channel 'latin'"),
+    ],
+)
+def test_an_order_that_contradicts_the_tokens_is_refused(data: Path, tmp_path: Path, change: Any, reason: str) -> None:
+    with pytest.raises(OrderError, match=reason):
+        changed_order(data, tmp_path, change).sequence(0)
+
+
+def test_an_unsorted_order_and_a_sequence_past_the_end_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(OrderError, match="sorted by sequence"):
+        changed_order(data, tmp_path, lambda rows: rows.reverse())
+    with pytest.raises(OrderError, match="has no sequence 40; it plans 40"):
+        reader(data).sequence(40)
+
+
+def test_an_unsorted_index_is_refused(data: Path, tmp_path: Path) -> None:
+    rows = pq.read_table(data / "index.parquet").to_pylist()
+    schema = pq.read_schema(data / "index.parquet")
+    pq.write_table(pa.Table.from_pylist(rows[::-1], schema=schema), tmp_path / "index.parquet")
+    with pytest.raises(ShardError, match="strictly ascending"):
+        TokenStore([tmp_path / "index.parquet"], {}, "uint16")
