@@ -128,7 +128,9 @@ def load_sources(path: Path) -> dict[str, AnySource]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise BuildError(f"{path} does not exist: write one table per source, see docs/sources.md") from None
+        raise BuildError(
+            f"{path} does not exist: write one table per source, as in config/sources.toml of the repository"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BuildError(f"{path} is not valid TOML: {error}") from None
     sources: dict[str, AnySource] = {}

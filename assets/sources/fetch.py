@@ -54,6 +54,7 @@ def scrapy_settings(source: WebSource) -> dict[str, Any]:
         "CONCURRENT_REQUESTS": source.concurrency,
         "CONCURRENT_REQUESTS_PER_DOMAIN": source.concurrency,
         "DOWNLOAD_DELAY": source.delay_s,
+        "DOWNLOAD_DELAY_JITTER": 0.0,  # Scrapy's default halves some delays: ours is a promise, not an average
         "AUTOTHROTTLE_ENABLED": source.delay_s > 0,
         "AUTOTHROTTLE_START_DELAY": source.delay_s,
         "AUTOTHROTTLE_TARGET_CONCURRENCY": float(source.concurrency),
@@ -122,7 +123,12 @@ class Fetched:
     def header(self, name: str) -> str | None:
         """One header's first value."""
         value = self.response.headers.get(name) if self.response is not None else None
-        return value.decode("latin-1").strip() if value else None
+        if not value:
+            return None
+        try:
+            return value.decode("utf-8").strip()  # servers send UTF-8 paths in Location, whatever the RFC says
+        except UnicodeDecodeError:
+            return value.decode("latin-1").strip()
 
     @property
     def content_type(self) -> str | None:

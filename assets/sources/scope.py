@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
+from parsel import Selector
 from w3lib.url import canonicalize_url, safe_url_string
 
 MAX_URL_CHARACTERS = 2083  # longer ones are session state or traps, not pages
@@ -77,8 +79,10 @@ class PageLinks:
 
 def read_page(response: Any) -> PageLinks:
     """Links, rel=canonical and meta elements of a Scrapy HtmlResponse."""
-    selector = response.selector
-    base = urljoin(response.url, selector.xpath("string(//base/@href)").get("").strip())
+    selector = Selector(text=response.text)  # not response.selector, which raises on a malformed <base>
+    base = response.url
+    with suppress(ValueError):  # a base that is no URL is ignored, as browsers do
+        base = urljoin(base, selector.xpath("string(//base/@href)").get("").strip())
     encoding = response.encoding
     targets = selector.xpath("//a/@href | //area/@href | //frame/@src").getall()
     for refresh in selector.xpath("//meta[translate(@http-equiv, 'REFSH', 'refsh') = 'refresh']/@content").getall():

@@ -96,11 +96,13 @@ class Site:
         self.pages, self.jitter_s = pages, jitter_s
         self.requests: Counter[str] = Counter()
         self.agents: set[str] = set()
+        self.times: list[tuple[float, str]] = []
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = handler.path
         self.requests[path] += 1
+        self.times.append((time.monotonic(), path))
         self.agents.add(handler.headers["User-Agent"])
         if self.jitter_s:  # another order of arrival for each jitter, without a random choice
             time.sleep(self.jitter_s * hashlib.md5(f"{self.jitter_s}{path}".encode()).digest()[0] / 255)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,34 @@ def test_a_crawl_that_keeps_nothing_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(BuildError, match=r"kept nothing .*'robots_denied': 1"):
             crawl(tmp_path, source_of(shut))
         assert set(shut.requests) == {"/robots.txt", "/.well-known/tdmrep.json", "/.well-known/ai.txt", "/ai.txt"}
+
+
+def test_the_crawl_delay_of_robots_txt_is_kept(tmp_path: Path) -> None:
+    robots = Page(b"User-agent: *\nCrawl-delay: 0.3\n", content_type="text/plain")
+    pages = {"/robots.txt": robots, "/docs/index.html": Page(html("Index", "a.html", "b.html", "c.html"))}
+    pages |= {f"/docs/{name}.html": Page(html(name)) for name in "abc"}
+    with serve(pages) as patient:
+        report, _ = crawl(tmp_path, source_of(patient))
+        times = [at for at, path in patient.times if path.startswith("/docs/")]
+    assert report.documents_kept == 4
+    assert min(later - earlier for earlier, later in pairwise(times)) > 0.25
+
+
+def test_a_redirect_to_an_unescaped_path_is_followed(tmp_path: Path) -> None:
+    pages = {
+        "/docs/": Page(html("Index", "old")),
+        "/docs/old": Page(status=302, headers={"Location": "/docs/新".encode().decode("latin-1")}),
+        "/docs/%E6%96%B0": Page(html("新")),
+    }
+    with serve(pages) as site:
+        report, segment = crawl(tmp_path, source_of(site, start_urls=[f"{site.url}/docs/"]))
+    assert {path: row["drop_reason"] for path, row in rows_of(segment).items()} == {
+        "/docs/": None,
+        "/docs/old": "redirected",
+        "/docs/%E6%96%B0": None,
+    }
+    assert rows_of(segment)["/docs/"]["robots_sha256"] is None
+    assert report.dropped == {"redirected": 1}
 
 
 def test_the_crawler_ends_with_its_parent(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from scrapy.http import HtmlResponse
 
-from assets.sources.scope import Scope, canonical_url, is_public_address, resolve_link
+from assets.sources.scope import Scope, canonical_url, is_public_address, read_page, resolve_link
 
 
 @pytest.mark.parametrize(
@@ -73,3 +74,47 @@ def test_prefixes_replace_the_folders() -> None:
 )
 def test_public_addresses(address: str, public: bool) -> None:
     assert is_public_address(address) is public
+
+
+def page(body: bytes, encoding: str | None = None) -> HtmlResponse:
+    return HtmlResponse("http://h/d/x.html", body=body, encoding=encoding)
+
+
+def test_markup_says_where_it_points() -> None:
+    found = read_page(
+        page(
+            b'<head><base href="/base/"><link rel="canonical" href="http://h/c?b=1&a=2">'
+            b'<meta http-equiv="Refresh" content="3; URL=next.html"><meta name="robots" content="noai"></head>'
+            b'<a href=" a.html#part ">a</a><area href="b.html"><a name="no-target"></a>'
+        )
+    )
+    assert [name for name, _ in found.links] == [
+        "http://h/base/a.html",
+        "http://h/base/b.html",
+        "http://h/base/next.html",
+    ]
+    assert found.canonical == "http://h/c?a=2&b=1"
+    assert found.metas == (("robots", "noai"),)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x00",
+        b" ",
+        b"<!-- only -->",
+        b'<base href="http://[x"><a href=y>',
+        b'<meta http-equiv=refresh content="0;url=http://["><a href=y>',
+        b'<a href="http://h:99999/"><a href=y>',
+        b"<div>" * 5000,
+        b'<a href="\xff\xfe"><a href=y>',
+        b'<link rel=canonical href="http://[bad"><a href=y>',
+        b"<meta charset=nonsense><a href=y>",
+        b"<meta name=robots><a href=y>",
+    ],
+)
+@pytest.mark.parametrize("encoding", [None, "gb18030", "utf-16"])
+def test_broken_markup_never_ends_a_crawl(body: bytes, encoding: str | None) -> None:
+    found = read_page(page(body, encoding))
+    if b"href=y" in body and encoding != "utf-16":
+        assert "http://h/d/y" in [name for name, _ in found.links]
