@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check bench campaign-kills constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-kills constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -34,8 +34,12 @@ check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of th
 	@$(BIN)/pyright
 	@$(BIN)/pytest $(wildcard tests/test_import_rules.py tests/test_graph.py)
 
-bench: $(INSTALLED) ## measure every stage against its goal; writes docs/results/
-	@$(BIN)/python -m benchmarks
+snapshot: $(INSTALLED) ## accept the graph as it is now, after you have read what changed
+	@$(BIN)/pytest tests/test_graph.py --snapshot-update
+
+bench: $(INSTALLED) ## every benchmark against its goal; fails where one is missed
+	@failed=0; for file in benchmarks/bench_*.py; do name=$$(basename $$file .py); echo "== $$name"; \
+	    $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $$failed
 
 campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run
 	@$(BIN)/python -m tests.campaigns.kills
