@@ -30,7 +30,7 @@ class PerplexityRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_tokens_per_cell: int = Field(default=6000, gt=0)
+    max_tokens_per_cell: int = Field(default=4000, gt=0)
     """Held-out tokens per language and domain; the demo's checkpoints then take seconds each on one core."""
     max_tokens_per_document: int = Field(default=1024, gt=0)
     """The first tokens of a document, so that one long page does not fill a cell (assumption, not measured)."""
