@@ -99,7 +99,14 @@ SOURCES: tuple[Limit, ...] = (
     ),
 )
 
-DOCUMENTS: tuple[Limit, ...] = ()
+DOCUMENTS: tuple[Limit, ...] = (  # shares that small deltas must not trip are in documents_checks.py
+    Limit("extracted_documents", "encodings_are_understood", "undecodable_share", None, 0.02, False,
+          "whole sites in an encoding that nobody declared look like this (assumption, not measured)"),
+    Limit("extracted_documents", "most_captures_have_text", "drop_rate", None, 0.3, False,
+          "0 to 1% on the Debian documentation and the standard library; above it the source serves something else than text"),
+    Limit("filtered_documents", "only_wanted_languages_are_kept", "kept_outside_keep_languages", None, 0, True,
+          "a language outside keep_languages in the corpus means that a filter was skipped"),
+)
 
 WATCHED_SOURCE_DOCUMENTS = 20
 """Sources smaller than this are not watched: a handful of pages may all be duplicates by chance (assumption)."""

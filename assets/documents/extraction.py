@@ -42,7 +42,7 @@ class Extraction(BaseModel):
     max_replaced_share: float = Field(0.001, ge=0, le=1)
     """Undecodable characters a text may have: one broken byte in a page is forgiven, a wrong encoding is not (assumption)."""
     max_link_share: float = Field(0.6, ge=0, le=1)
-    """Above this share of link text a page is an index, and the content is guessed (handbook pages: at most 0.3; indexes: above 0.8)."""
+    """Above this share of link text a page is an index, and the content is guessed (400 pages of Debian documentation: median 0.02, at most 0.40)."""
     captures_per_task: int = Field(128, ge=1)
     """Captures per datatrove task: unit of parallelism, of memory, and of what is redone after a kill."""
 
@@ -82,7 +82,7 @@ def extract(payload: bytes, content_type: str | None, declared: Format, recipe: 
 
 def clean(text: str) -> str:
     """NFC, without control and invisible characters. Mojibake is left alone: ftfy costs as much as the whole
-    extraction (3 MB/s) and its hits on the handbook were pages that explain mojibake."""
+    extraction (3 MB/s), and its only hits in 254 handbook pages were the page that explains mojibake."""
     return _UNREADABLE.sub("", unicodedata.normalize("NFC", text))
 
 

@@ -29,7 +29,9 @@ class ProseThresholds(BaseModel):
     max_mean_word_length: float | None = 10.0  # Gopher
     max_symbol_ratio: float | None = 0.10  # Gopher: # and ellipses per word
     max_digit_ratio: float | None = 0.30  # MAP-NEO
-    min_letter_word_ratio: float | None = 0.80  # Gopher: words with a letter
+    min_letter_word_ratio: float | None = (
+        0.70  # Gopher 0.80: words with a letter; traces of network tools have 0.78 (calibrated)
+    )
     min_stop_words: int | None = 2  # Gopher: distinct ones of eight
     max_bullet_line_ratio: float | None = 0.90  # Gopher
     max_ellipsis_line_ratio: float | None = 0.30  # Gopher
@@ -43,7 +45,9 @@ class ChineseThresholds(ProseThresholds):
     """[filters.zh]: what differs in Chinese, where a unit is one hanzi (see signals.py)."""
 
     min_characters: int = 100  # MAP-NEO keeps 50, ChineseWebText 200; a hanzi says as much as three Latin letters
-    min_hanzi_ratio: float | None = 0.30  # ChineseWebText
+    min_hanzi_ratio: float | None = (
+        0.15  # ChineseWebText 0.30; a manual page that quotes its commands has less (calibrated)
+    )
     max_duplicate_line_ratio: float | None = 0.287  # FineWeb-2 cmn_Hani
     max_top_2_gram_ratio: float | None = 0.256  # FineWeb-2 cmn_Hani
     max_top_3_gram_ratio: float | None = 0.201  # FineWeb-2 cmn_Hani

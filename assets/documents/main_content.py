@@ -1,7 +1,6 @@
 """HTML to text: everything that is not navigation, by resiliparse (C++, about 1,500 pages a second).
 
-Tried on 254 pages of the Debian handbook (en, zh-CN): trafilatura (0.9 s for 127 pages, 8 times
-slower) breaks lines at inline code, flattens code blocks and loses half of the text; resiliparse's
+Tried on 254 pages of the Debian handbook (en, zh-CN): trafilatura (9 times slower) breaks lines at inline code, flattens code blocks and loses half of the text; resiliparse's
 own main-content mode loses side notes, short lists and the punctuation between two inline elements.
 Both guess where the content is. Documentation says where it is not, so: remove what is marked as
 navigation and keep the rest; only a page that is still mostly links goes through the guess.
