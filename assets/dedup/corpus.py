@@ -92,17 +92,18 @@ def _join(
                 "live documents have no row in filtered_documents of their crawl")  # fmt: skip
         _refuse(connection, "SELECT doc_id, crawl FROM filtered ANTI JOIN extracted USING (doc_id, crawl)",
                 "filtered documents have no row in extracted_documents of their crawl")  # fmt: skip
-        connection.execute(f"CREATE TABLE fates AS {_FATES}")
+        connection.execute(f"CREATE TABLE fates AS {_FATES}").fetchall()
         _refuse(connection, "SELECT doc_id, crawl FROM fates WHERE NOT clustered AND (stage IS NULL OR stage = 'contamination')",
                 "live documents that the filters kept have no decision in duplicate_clusters")  # fmt: skip
-        return connection.execute("SELECT * FROM fates ORDER BY doc_id").to_arrow_table()
+        return connection.sql("SELECT * FROM fates ORDER BY doc_id").to_arrow_table()
 
 
 def _refuse(connection: Any, query: str, rule: str) -> None:
     """Raise if the query finds rows: then the inputs are not of one state of the graph."""
-    found = connection.execute(f"SELECT count(*), min(doc_id), min(crawl) FROM ({query})").fetchone()
-    if found[0]:
-        raise BuildError(f"{found[0]} {rule}, first {found[1]} of {found[2]}: materialise the stale input first")
+    found = connection.execute(f"SELECT count(*), min(doc_id), min(crawl) FROM ({query})").fetchall()
+    count, doc_id, crawl = found[0]
+    if count:
+        raise BuildError(f"{count} {rule}, first {doc_id} of {crawl}: materialise the stale input first")
 
 
 def corpus_stats(corpus: pa.Table, decisions: pa.Table, ever_extracted: int) -> dict[str, Any]:

@@ -132,6 +132,7 @@ class Built:
 
     segments: dict[str, Segment]
     reports: dict[str, StageReport]
+    """Of the assets without partitions, and of document_signatures of the last crawl."""
 
     def rows(self, asset: str, table: str = "decisions") -> list[dict]:
         """Rows of one written table."""
@@ -145,11 +146,16 @@ def build_dedup(folder: Path, crawls: dict[str, Sequence[Page]], recipes: dict |
     for crawl, pages in crawls.items():
         inputs += crawl_segments(folder, crawl, pages)
         pair = [segment for segment in inputs if segment.partition == crawl and segment.asset != "crawl_delta"]
-        inputs.append(_run(folder, "document_signatures", pair, recipes, crawl)[0])
-    built = Built({}, {})
+        signed, report = _run(folder, "document_signatures", pair, recipes, crawl)
+        inputs.append(signed)
+    built = Built({"document_signatures": signed}, {"document_signatures": report})
     for asset in ("duplicate_clusters", "contamination", "corpus"):
-        built.segments[asset], built.reports[asset] = _run(folder, asset, [*inputs, *built.segments.values()], recipes)
+        built.segments[asset], built.reports[asset] = _run(folder, asset, [*inputs, *_unpartitioned(built)], recipes)
     return built
+
+
+def _unpartitioned(built: Built) -> list[Segment]:
+    return [segment for segment in built.segments.values() if segment.partition is None]
 
 
 def _run(
