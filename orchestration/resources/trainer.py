@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import dagster as dg
 
 PROJECT = Path(__file__).resolve().parents[2]
+PROGRAM = "training.main"
 POLL_S = 0.25
 STOP_GRACE_S = 10.0
 """How long torchrun may take to stop its ranks before it is killed."""
@@ -117,7 +118,7 @@ def started(
     for degree in request.get("parallelism", {}).values():
         ranks *= degree
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command += ["-m", "training.main", "--request", str(request_path)]
+    command += ["-m", PROGRAM, "--request", str(request_path)]
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     threads = str(request.get("threads", 1))
     child = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": threads} | dict(environment)
@@ -161,19 +162,21 @@ def describe_failure(status: int, error_path: Path, log_path: Path) -> str:
 
 
 class MetricsTail:
-    """New whole lines of a metrics file since the last look; starts over when the file was replaced by a shorter one."""
+    """New whole lines of a metrics file since the last look; starts over in a new file, which a resumed run begins with."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._position = 0
+        self._inode = 0
 
     def read(self) -> list[dict[str, Any]]:
         """Lines not seen before."""
         if not self._path.is_file():
             return []
         with self._path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < self._position:
-                self._position = 0
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:
+                self._inode, self._position = inode, 0
             file.seek(self._position)
             content = file.read()
         whole = content[: content.rfind(b"\n") + 1]

@@ -1,0 +1,37 @@
+"""The training program, stopped hard after a given step: `... --request request.json`, step in STOP_AFTER_STEP.
+
+STOP_HOW: kill = SIGKILL of this rank, as the kernel would; nan = the loss becomes NaN; hang = wait for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from training import cpu_support
+from training import main as program
+
+cpu_support.enable()
+
+from training.monitor import StepMonitor  # noqa: E402
+
+log = StepMonitor.log
+
+
+def stopping_log(self: StepMonitor, step: int, *metrics: Any, **named: Any) -> None:
+    stop = step == int(os.environ["STOP_AFTER_STEP"])
+    if stop and os.environ["STOP_HOW"] == "nan":
+        self._loss._total += float("nan")
+    log(self, step, *metrics, **named)
+    if stop and os.environ["STOP_HOW"] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if stop and os.environ["STOP_HOW"] == "hang":
+        time.sleep(600)
+
+
+StepMonitor.log = stopping_log  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    raise SystemExit(program.main())

@@ -1,0 +1,172 @@
+"""Real runs of the training program on CPU: reproducible, resumable, equal across layouts, never left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from assets.build import BuildError, SilentProgress
+from orchestration.resources import trainer
+from orchestration.resources.trainer import LocalTrainer
+from tests.training.tiny import tiny_request, write_request
+from training.monitor import read_metrics
+
+EXACT = ("step", "loss", "gradient_norm", "learning_rate", "tokens_seen", "channel_loss")
+STOPPING = "tests.training.stopping_main"
+
+
+def exact(output: Path) -> list[dict[str, Any]]:
+    """What must be the same bit for bit in every line of metrics.jsonl."""
+    return [{name: line[name] for name in EXACT} for line in read_metrics(output / "metrics.jsonl")]
+
+
+def weights(output: Path) -> dict[str, str]:
+    """SHA-256 of the export of each complete checkpoint, as the program wrote it down."""
+    markers = sorted(output.glob("checkpoints/*/complete.json"))
+    return {path.parent.name: json.loads(path.read_text())["weights_sha256"] for path in markers}
+
+
+def train(folder: Path, request: dict[str, Any], monkeypatch: pytest.MonkeyPatch | None = None, **stop: str) -> None:
+    """Run a request; with STOP_... settings, through the program that stops itself."""
+    if monkeypatch and stop:
+        monkeypatch.setattr(trainer, "PROGRAM", STOPPING)
+        for name, value in stop.items():
+            monkeypatch.setenv(name, value)
+    try:
+        LocalTrainer().run(write_request(folder, request), folder, SilentProgress())
+    finally:
+        if monkeypatch:
+            monkeypatch.undo()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of the tiny request trained in one go."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(folder, tiny_request(data, folder / "out"))
+    return folder / "out"
+
+
+def test_a_run_leaves_whole_checkpoints_and_one_line_per_step(undisturbed: Path) -> None:
+    lines = exact(undisturbed)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[0]["learning_rate"] == 0.005
+    for line in lines:
+        assert min(line["channel_loss"].values()) <= line["loss"] <= max(line["channel_loss"].values())
+    assert sorted(weights(undisturbed)) == ["step-00000001", "step-00000003", "step-00000006"]
+    marker = json.loads((undisturbed / "checkpoints/step-00000003/complete.json").read_text())
+    assert marker["sequences_seen"] == 12
+    assert marker["tokens_seen"] == 12 * 32
+    assert marker["order_fingerprint"] == "order-1"
+    assert marker["tokenizer_version"] == "tokenizer-1"
+    assert marker["environment"]["libraries"]["torchtitan"] == "0.2.2"
+    assert str(undisturbed) not in json.dumps(marker)
+    assert not list(undisturbed.rglob("*.log"))
+
+
+def test_killed_twice_and_resumed_equals_undisturbed(
+    undisturbed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL before the first checkpoint is not the interesting case: after step 2 (resumes at 1) and 5 (at 3)."""
+    request = tiny_request(data, tmp_path / "out")
+    for step in ("2", "5"):
+        with pytest.raises(BuildError, match="a rank was killed"):
+            train(tmp_path, request, monkeypatch, STOP_AFTER_STEP=step, STOP_HOW="kill")
+        assert [line["step"] for line in exact(tmp_path / "out")][-1] == int(step)
+    torn = tmp_path / "out/checkpoints/step-00000006/dcp"
+    torn.mkdir(parents=True)  # the rest of a save that was interrupted
+    train(tmp_path, request)
+    assert exact(tmp_path / "out") == exact(undisturbed)
+    assert weights(tmp_path / "out") == weights(undisturbed)
+
+
+def test_two_fsdp_ranks_follow_one_process_and_resume_its_checkpoint(
+    undisturbed: Path, data: Path, tmp_path: Path
+) -> None:
+    start = undisturbed / "checkpoints/step-00000003"
+    layout = {"dp_shard": 2}
+    train(tmp_path, tiny_request(data, tmp_path / "out", parallelism=layout, resume_from=str(start)))
+    resumed = exact(tmp_path / "out")
+    assert [line["step"] for line in resumed] == [4, 5, 6]
+    for line, single in zip(resumed, exact(undisturbed)[3:], strict=True):
+        assert line["loss"] == pytest.approx(single["loss"], abs=1e-4)
+        assert line["gradient_norm"] == pytest.approx(single["gradient_norm"], abs=1e-4)
+        assert line["channel_loss"] == pytest.approx(single["channel_loss"], abs=1e-4)
+
+
+def test_pipeline_stages_report_the_true_loss_and_gradient_norm(undisturbed: Path, data: Path, tmp_path: Path) -> None:
+    train(tmp_path, tiny_request(data, tmp_path / "out", parallelism={"pp": 2}))
+    for line, single in zip(exact(tmp_path / "out"), exact(undisturbed), strict=True):
+        assert line["loss"] == pytest.approx(single["loss"], abs=1e-4)
+        assert line["gradient_norm"] == pytest.approx(single["gradient_norm"], abs=1e-4)
+
+
+def test_a_nan_stops_the_run_and_leaves_the_last_checkpoint_whole(
+    undisturbed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = tiny_request(data, tmp_path / "out")
+    with pytest.raises(BuildError, match="NonFiniteLossError: loss became nan at step 3"):
+        train(tmp_path, request, monkeypatch, STOP_AFTER_STEP="3", STOP_HOW="nan")
+    assert sorted(weights(tmp_path / "out")) == ["step-00000001"]
+    assert [line["step"] for line in exact(tmp_path / "out")] == [1, 2]
+    with pytest.raises(BuildError, match=r"ResumeMismatchError: .*seed: 7 -> 8"):
+        train(tmp_path, request | {"seed": 8})
+
+
+def ranks_of(marker: str) -> list[psutil.Process]:
+    """Living processes whose command line names `marker`."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        if process.info["status"] != psutil.STATUS_ZOMBIE and marker in " ".join(process.info["cmdline"] or ()):
+            found.append(process)
+    return found
+
+
+def wait_until(condition: Any, seconds: float = 30.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signal.Signals) -> None:
+    request = write_request(tmp_path, tiny_request(data, tmp_path / "out", parallelism={"dp_shard": 2}))
+    code = (
+        "import sys; from pathlib import Path; from assets.build import SilentProgress\n"
+        "from orchestration.resources import trainer\n"
+        f"trainer.PROGRAM = {STOPPING!r}\n"
+        "trainer.LocalTrainer().run(Path(sys.argv[1]), Path(sys.argv[1]).parent, SilentProgress())"
+    )
+    environment = os.environ | {"STOP_AFTER_STEP": "2", "STOP_HOW": "hang"}
+    launcher = subprocess.Popen([sys.executable, "-c", code, str(request)], env=environment)
+    try:
+        assert wait_until(lambda: len(read_metrics(tmp_path / "out/metrics.jsonl")) == 2)
+        assert len(ranks_of(str(request))) == 4  # launcher, agent, two ranks
+    finally:
+        launcher.send_signal(ending)
+        launcher.wait(30)
+    assert wait_until(lambda: not ranks_of(str(request))), ranks_of(str(request))
+
+
+def test_a_refused_request_and_a_wrong_number_of_ranks_say_why(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"RequestError: request .* breaks 1 rule"):
+        train(tmp_path, tiny_request(data, tmp_path / "out", optimizer={}))
+    from training.main import check_ranks
+    from training.request import TrainRequest
+
+    os.environ.pop("WORLD_SIZE", None)
+    with pytest.raises(Exception, match="start this program with torchrun"):
+        check_ranks(TrainRequest.model_validate(tiny_request(data, tmp_path / "out")))
