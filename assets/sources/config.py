@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
 
-from assets.build import BuildError, Segment
-from assets.sources.partition import SOURCE_NAME
+from assets.build import Segment
 
 SOURCE_FILE = "source.json"
 """raw_crawl/<crawl>/source.json: the source's table, resolved; later stages read licence, domain and format there."""
@@ -65,6 +63,7 @@ class WebSource(_Source):
     def _http_urls(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
             parts = urlsplit(url)
+            _ = parts.port  # raises the ValueError that says what is wrong with it
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError(f"{url!r} is not an http or https URL")
             if parts.username or parts.password:
@@ -121,35 +120,6 @@ class SourceConfig(RootModel[Annotated[AnySource, Field(discriminator="kind")]])
     """The recipe table `sources` of raw_crawl: the table of the partition's own source."""
 
     model_config = ConfigDict(frozen=True)
-
-
-def load_sources(path: Path) -> dict[str, AnySource]:
-    """All tables of a sources file by name. Raises BuildError naming the file, the key and the rule."""
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BuildError(
-            f"{path} does not exist: write one table per source, as in config/sources.toml of the repository"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BuildError(f"{path} is not valid TOML: {error}") from None
-    sources: dict[str, AnySource] = {}
-    for name, table in tables.items():
-        if not re.fullmatch(SOURCE_NAME, name):
-            raise BuildError(f"{path}: [{name}]: a source name has lower-case letters, digits and hyphens only")
-        if not isinstance(table, dict):
-            raise BuildError(f"{path}: {name}: every top-level key must be a table, one per source")
-        try:
-            sources[name] = SourceConfig.model_validate(table).root
-        except ValidationError as error:
-            lines = (f"{path}: [{name}] {_key(e['loc'])}: {e['msg']}" for e in error.errors())
-            raise BuildError("\n".join(lines)) from None
-    return sources
-
-
-def _key(location: tuple[int | str, ...]) -> str:
-    keys = [str(part) for part in location if part not in ("web", "files")]
-    return ".".join(keys) or "kind or the table as a whole"
 
 
 def write_source(folder: Path, source: AnySource) -> None:

@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 
 from assets.build import BuildError
 
-SOURCE_NAME = r"[a-z0-9][a-z0-9-]*"
-_CRAWL = re.compile(rf"({SOURCE_NAME})@(\d{{8}}T\d{{6}}Z)")
-_TIME_FORMAT = "%Y%m%dT%H%M%SZ"
+_CRAWL = re.compile(r"([a-z0-9][a-z0-9-]*)@(\d{8}T\d{6}Z)")
 
 
 def parse_crawl(partition: str | None) -> tuple[str, datetime]:
@@ -17,14 +15,7 @@ def parse_crawl(partition: str | None) -> tuple[str, datetime]:
     match = _CRAWL.fullmatch(partition or "")
     if match:
         try:
-            return match[1], datetime.strptime(match[2], _TIME_FORMAT).replace(tzinfo=UTC)
+            return match[1], datetime.strptime(match[2], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
         except ValueError:
             pass  # eight digits that are no date
     raise BuildError(f"{partition!r} is not a crawl: a crawl is named source@YYYYMMDDTHHMMSSZ (UTC)")
-
-
-def crawl_name(source: str, at: datetime) -> str:
-    """The partition key of a crawl of `source` that starts at `at`."""
-    partition = f"{source}@{at.astimezone(UTC).strftime(_TIME_FORMAT)}"
-    parse_crawl(partition)
-    return partition

@@ -309,7 +309,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     process.start(install_signal_handlers=False)
     spider = crawler.spider
     if not isinstance(spider, SiteSpider):
-        raise CrawlFailedError(f"source {job['name']!r}: Scrapy did not start; its log says why")
+        raise RuntimeError("Scrapy did not start the spider")  # its own traceback stands above in the log
     if spider.failure is not None:
         raise spider.failure
     if not spider.finished:

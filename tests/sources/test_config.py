@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from assets.build import BuildError
-from assets.sources.config import FilesSource, WebSource, load_sources
-from assets.sources.partition import crawl_name, parse_crawl
+from assets.sources.config import SOURCE_FILE, FilesSource, SourceConfig, WebSource, write_source
+from assets.sources.partition import parse_crawl
+from orchestration.config import REPOSITORY, ConfigError, read_toml, validate
 
 WEB = 'kind = "web"\nlicence = "CC0-1.0"\ndomain = "documentation"\nformat = "html"\n'
 FILES = 'kind = "files"\nlicence = "CC0-1.0"\ndomain = "code"\nformat = "code"\nroot = "stdlib:"\n'
 
 
-def load(tmp_path: Path, text: str, name: str = "a") -> dict[str, WebSource | FilesSource]:
-    path = tmp_path / "sources.toml"
-    path.write_text(f"[{name}]\n{text}", encoding="utf-8")
-    return load_sources(path)
+def load(text: str) -> WebSource | FilesSource:
+    return validate(SourceConfig, tomllib.loads(text), Path("sources.toml"), "a").root
 
 
 def test_the_demo_sources_are_valid() -> None:
-    sources = load_sources(Path(__file__).parents[2] / "config" / "sources.toml")
-    assert {name: source.kind for name, source in sources.items()} == {
-        "debian-handbook": "web",
-        "debian-reference-zh": "web",
-        "python-code": "files",
-    }
+    tables = read_toml(REPOSITORY / "config" / "sources.toml")
+    sources = {name: SourceConfig.model_validate(table).root for name, table in tables.items()}
+    kinds = {name: source.kind for name, source in sources.items()}
+    assert kinds == {"debian-handbook": "web", "debian-reference-zh": "web", "python-code": "files"}
     handbook = sources["debian-handbook"]
     assert isinstance(handbook, WebSource)
     assert len(handbook.start_urls) == 6
@@ -36,38 +34,38 @@ def test_the_demo_sources_are_valid() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('kind = "ftp"\n', r"\[a\] kind.*'ftp' found .*'web', 'files'"),
-        (WEB, r"\[a\] start_urls: Field required"),
-        (WEB + 'start_urls = []\ncontact = "x"', r"\[a\] start_urls: .*at least 1"),
-        (WEB + 'start_urls = ["ftp://h/"]\ncontact = "x"', r"\[a\] start_urls: .*not an http or https URL"),
-        (WEB + 'start_urls = ["http://u:p@h/"]\ncontact = "x"', r"\[a\] start_urls: .*credentials"),
-        (WEB + 'start_urls = ["http://h/"]\ncontact = "x"\nmax_page = 3', r"\[a\] max_page: Extra inputs"),
-        (WEB + 'start_urls = ["http://h/"]', r"\[a\] .*table as a whole: .*contact is needed"),
-        (WEB + 'start_urls = ["http://h/"]\ncontact = "x"\ndelay_s = 0', r"\[a\] .*table as a whole: .*below 0.1 s"),
+        ('kind = "ftp"\n', r"'ftp' found .*'web', 'files'"),
+        (WEB, r"start_urls: Field required"),
+        (WEB + 'start_urls = []\ncontact = "x"', r"start_urls: .*at least 1"),
+        (WEB + 'start_urls = ["ftp://h/"]\ncontact = "x"', r"start_urls: .*not an http or https URL"),
+        (WEB + 'start_urls = ["http://u:p@h/"]\ncontact = "x"', r"start_urls: .*credentials"),
+        (WEB + 'start_urls = ["http://h/"]\ncontact = "x"\nmax_page = 3', r"max_page: unknown key"),
+        (WEB + 'start_urls = ["http://h/"]', r"contact is needed"),
+        (WEB + 'start_urls = ["http://h/"]\ncontact = "x"\ndelay_s = 0', r"below 0.1 s"),
         (WEB + 'start_urls = ["http://h/"]\ncontact = "x"\npath_prefixes = ["d/"]', r"path_prefixes: .*begin with"),
         (WEB + 'start_urls = ["http://h/"]\ncontact = "x"\nschedule = "daily"', r"schedule: .*cron line of five"),
-        (FILES, r"\[a\] include: Field required"),
-        (FILES + 'include = ["../*.py"]', r"\[a\] include: .*below root"),
-        (FILES + 'include = ["*.py"]\nmax_depth = 3', r"\[a\] max_depth: Extra inputs"),
-        ("kind = ", r"not valid TOML"),
+        (FILES, r"include: Field required"),
+        (FILES + 'include = ["../*.py"]', r"include: .*below root"),
+        (FILES + 'include = ["*.py"]\nmax_depth = 3', r"max_depth: unknown key"),
+        (WEB + 'start_urls = ["http://h:port/"]\ncontact = "x"', r"start_urls: .*[Pp]ort"),
     ],
 )
-def test_errors_name_file_key_and_rule(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(BuildError, match=message) as caught:
-        load(tmp_path, text)
-    assert "sources.toml" in str(caught.value)
+def test_errors_name_file_key_and_rule(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"sources\.toml: a[.:].*{message}"):
+        load(text)
 
 
-def test_source_names_are_those_of_partitions(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match=r"\[My_Site\].*lower-case"):
-        load(tmp_path, FILES + 'include = ["*"]', name="My_Site")
-    with pytest.raises(BuildError, match="does not exist"):
-        load_sources(tmp_path / "absent.toml")
+def test_what_is_not_identity_is_not_in_the_data(tmp_path: Path) -> None:
+    def recorded(extra: str) -> str:
+        write_source(tmp_path, load(WEB + 'start_urls = ["http://h/"]\ncontact = "x"\n' + extra))
+        return (tmp_path / SOURCE_FILE).read_text()
+
+    assert recorded('schedule = "0 3 * * 1"\ndelay_s = 3\nconcurrency = 1') == recorded("")
+    assert recorded("max_pages = 7") != recorded("")
 
 
-def test_crawl_names_round_trip() -> None:
+def test_crawl_names_are_read_or_refused() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    assert crawl_name("my-site", at) == "my-site@20260102T030405Z"
     assert parse_crawl("my-site@20260102T030405Z") == ("my-site", at)
     for wrong in (None, "", "site", "site@2026", "Site@20260102T030405Z", "site@20261302T030405Z"):
         with pytest.raises(BuildError, match="source@YYYYMMDDTHHMMSSZ"):
