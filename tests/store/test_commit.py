@@ -183,6 +183,7 @@ def test_reading_what_is_not_there(store: VersionedStore) -> None:
 
 def test_list_is_sorted_and_takes_any_prefix(store: VersionedStore) -> None:
     names = ["a", "a-b/x", "a.b", "a0", "ab/c", "aa/b/c", "b/1", "b/10", "b/2", "中/文", "é"]
+    names += ["d/1", "d-e/x", "d.e", "d0", "d!"]  # Git sorts the folder d as d/, after d-e and d.e
     store.commit("main", dict.fromkeys(names, b""), message="x")
     assert [i.path for i in store.list("main")] == sorted(names)
     for prefix in ("a", "aa/", "aa/b", "b/1", "b", "中", "zzz", "aa/b/c", "aa/b/c/d"):

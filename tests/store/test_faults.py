@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.store import durable
+from orchestration.store import durable, git_refs
 from orchestration.store.contract import StoreUnavailableError
 from orchestration.store.git_store import GitStore
 from tests.store.conftest import tree
@@ -116,6 +116,54 @@ def test_a_failing_purge_or_gc_can_be_repeated(tmp_path: Path, monkeypatch: pyte
     faults.left = None
     assert not store.lfs.path(sha256).exists()
     assert (store.verify().purged_objects, store.verify().damage) == (1, [])
+
+
+@pytest.mark.parametrize("limit", [64, 0], ids=["each file synced", "many files synced at once"])
+def test_nothing_is_named_before_it_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """Power loss cannot be had in a test, so the order is checked: sync, rename, sync the folder, move the branch."""
+    store = GitStore.at(tmp_path / "store.git")
+    monkeypatch.setattr("orchestration.store.lfs_objects.BATCH_FILES", limit)
+    monkeypatch.setattr("orchestration.store.git_objects.LOOSE_LIMIT", limit)
+    unsynced: set[str] = set()
+    renames = 0
+    real_open, real_fsync, real_rename = os.open, os.fsync, os.rename
+    real_link, real_move, real_sync_all = os.link, git_refs.GitRefs.move, durable.sync_filesystem
+
+    def opened(path: Any, flags: int, *args: Any) -> int:
+        if flags & os.O_CREAT and not str(path).endswith(".lock"):
+            unsynced.add(os.path.abspath(path))
+        return real_open(path, flags, *args)
+
+    def linked(source: Any, target: Any) -> None:
+        unsynced.add(str(target))
+        real_link(source, target)
+
+    def synced(fd: int) -> None:
+        unsynced.discard(os.readlink(f"/proc/self/fd/{fd}"))
+        real_fsync(fd)
+
+    def renamed(source: Any, target: Any) -> None:
+        nonlocal renames
+        renames += 1
+        assert str(source) not in unsynced, f"{source} is renamed before it is synced"
+        unsynced.add(os.path.dirname(target))
+        real_rename(source, target)
+
+    def moved(*args: Any) -> None:
+        assert not unsynced, f"the branch moves before these are synced: {unsynced}"
+        real_move(*args)
+
+    monkeypatch.setattr(os, "open", opened)
+    monkeypatch.setattr(os, "link", linked)
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(git_refs.GitRefs, "move", moved)
+    monkeypatch.setattr(durable, "sync_filesystem", lambda folder: (real_sync_all(folder), unsynced.clear()))
+    source = tmp_path / "source"
+    source.write_bytes(b"by path")
+    store.commit("main", {"a/b": b"1", "c": source}, message="x")
+    assert renames >= 4
+    assert tree(store) == {"a/b": b"1", "c": b"by path"}
 
 
 def test_a_disk_that_is_full_for_libgit2_too(tmp_path: Path) -> None:

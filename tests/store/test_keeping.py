@@ -79,12 +79,16 @@ def test_gc_with_an_unknown_ref_to_keep_deletes_nothing(store: VersionedStore) -
 
 
 @pytest.mark.usefixtures("no_grace")
-def test_collected_bytes_come_back_when_they_are_stored_again(store: VersionedStore) -> None:
+def test_collected_bytes_come_back_when_they_are_stored_again(backend: Backend, store: VersionedStore) -> None:
     commits = history(store)
     store.gc(keep_days=0)
     store.create_branch("b")
     store.commit("b", {"again": b"old"}, message="rebuilt")
     assert store.read_bytes(commits["old"], "f") == b"old"
+    backend.object_path(sha256_of(store, "again", "b")).unlink()
+    assert [d.problem for d in store.verify().damage] == ["missing"], "what was stored again is not 'collected'"
+    with pytest.raises(CorruptObjectError, match="is missing"):
+        store.read_bytes("b", "again")
 
 
 @pytest.mark.usefixtures("no_grace")

@@ -41,7 +41,15 @@ def store(tmp_path: Path) -> GitStore:
     many = {f"many/{i:03d}.bin": os.urandom(300) + b"%d" % i for i in range(100)}  # goes into a pack
     store.commit("main", many, message="一百个文件", metadata={"asset": "raw_crawl"})
     store.create_branch("build")
-    odd = {"语料/文档 😀 1.txt": "内容".encode(), "empty": b"", "-dash": b"d", "名" * 85: b"long"}
+    odd = {
+        "语料/文档 😀 1.txt": "内容".encode(),
+        "empty": b"",
+        "-dash": b"d",
+        "d/1": b"1",
+        "d.e": b"2",
+        "d-e/3": b"3",
+        "名" * 85: b"long",
+    }
     store.commit("build", odd, ["many/000.bin"], message="odd names")
     store.commit("main", {"meanwhile": b"m"}, message="meanwhile")
     store.merge("build", message="published")
