@@ -23,6 +23,7 @@ from assets.evaluation.items import Needle
 from assets.evaluation.plots import heat_map, line_plot
 from assets.evaluation.probes import Encode, question_tokens
 from assets.evaluation.scoring import AnswerScorer, Checkpoint
+from assets.evaluation.tokens import heldout_rows
 from assets.hashing import hash64
 
 
@@ -55,9 +56,9 @@ class Trial:
 def haystack_documents(mixture: Segment, languages: Sequence[str]) -> dict[str, list[str]]:
     """Held-out doc_ids per language, sorted. Raises BuildError for a language without any."""
     found: dict[str, list[str]] = {language: [] for language in languages}
-    for row in mixture.table("documents", ["doc_id", "language", "split", "tokens"]).to_pylist():
+    for row in heldout_rows(mixture):
         # A document of one token is its end token alone.
-        if row["split"] == "heldout" and row["language"] in found and row["tokens"] > 1:
+        if row["language"] in found and row["tokens"] > 1:
             found[row["language"]].append(row["doc_id"])
     for language, doc_ids in found.items():
         if not doc_ids:
@@ -70,8 +71,8 @@ def haystack_documents(mixture: Segment, languages: Sequence[str]) -> dict[str, 
 
 def haystack_for(needle: Needle, doc_ids: Sequence[str], limit: int) -> list[str]:
     """At most `limit` documents in an order drawn for this needle, so that needles see different text."""
-    drawn = hash64(f"needle {needle.id}", doc_ids)
-    return [doc_ids[i] for i in np.lexsort((doc_ids, drawn))[:limit]]
+    drawn = hash64(f"needle {needle.id}", doc_ids).tolist()
+    return [doc_id for _, doc_id in sorted(zip(drawn, doc_ids, strict=True))][:limit]
 
 
 def usable_lengths(recipe: NeedlesRecipe, max_tokens: int) -> list[int]:

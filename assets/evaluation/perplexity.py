@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from assets.build import BuildError, Sample, Segment, StageReport
 from assets.evaluation.plots import line_plot
 from assets.evaluation.scoring import Checkpoint, Scorer
-from assets.evaluation.tokens import TokenReader
+from assets.evaluation.tokens import TokenReader, heldout_rows
 from assets.hashing import hash64
 
 ALL = "all"
@@ -77,13 +77,15 @@ def bits_per_byte(loss_sum: float, utf8_bytes: int) -> float:
 
 def choose_heldout(mixture: Segment, recipe: PerplexityRecipe) -> list[dict[str, Any]]:
     """Held-out rows of the mixture, up to `max_tokens_per_cell` per (language, domain), chosen by hash of doc_id."""
-    rows = [row for row in mixture.table("documents").to_pylist() if row["split"] == "heldout" and row["tokens"] > 0]
+    rows = [row for row in heldout_rows(mixture) if row["tokens"] > 0]
     if not rows:
         raise BuildError(
             f"mixture_manifest/{mixture.partition} holds out no document: raise the held-out share in [mixture]"
         )
-    drawn = hash64("perplexity", [row["doc_id"] for row in rows])
-    rows = [rows[i] for i in np.lexsort(([row["doc_id"] for row in rows], drawn))]
+    drawn = dict(
+        zip((row["doc_id"] for row in rows), hash64("perplexity", (row["doc_id"] for row in rows)), strict=True)
+    )
+    rows.sort(key=lambda row: (drawn[row["doc_id"]], row["doc_id"]))
     filled: dict[tuple[str, str], int] = {}
     chosen = []
     for row in rows:

@@ -24,6 +24,8 @@ from assets.build import BuildError, Progress, Segment
 LOGIT_ROWS = 1024
 """Rows of logits in memory at once: 1024 x 50,000 float32 = 200 MB."""
 
+Tokens = Sequence[int] | np.ndarray
+
 Result = TypeVar("Result")
 
 
@@ -45,7 +47,7 @@ class AnswerScorer(Protocol):
     max_tokens: int
 
     def loss_of_answers(
-        self, prefixes: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]
+        self, prefixes: Sequence[Tokens], answers: Sequence[Sequence[Tokens]]
     ) -> list[list[np.ndarray]]:
         """For each prefix and each of its answers: the loss (nats) of every answer token."""
         ...
@@ -145,7 +147,7 @@ class Scorer:
         model.tie_weights()
         return cls(model, max_tokens=int(config.max_position_embeddings), batch_tokens=batch_tokens)
 
-    def loss_of_tokens(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    def loss_of_tokens(self, sequences: Sequence[Tokens]) -> list[np.ndarray]:
         """For each sequence: the loss (nats) of its tokens 1.. given those before; the first is only context."""
         import torch
 
@@ -167,7 +169,7 @@ class Scorer:
         return results
 
     def loss_of_answers(
-        self, prefixes: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]
+        self, prefixes: Sequence[Tokens], answers: Sequence[Sequence[Tokens]]
     ) -> list[list[np.ndarray]]:
         """See AnswerScorer. A prefix is read once, whatever the number of its answers."""
         longest = max((len(p) + len(a) - 1 for p, many in zip(prefixes, answers, strict=True) for a in many), default=0)
@@ -187,9 +189,7 @@ class Scorer:
                     results[i] = losses
         return results
 
-    def _loss_after(
-        self, prefixes: Sequence[Sequence[int]], answers: Sequence[Sequence[Sequence[int]]]
-    ) -> list[list[np.ndarray]]:
+    def _loss_after(self, prefixes: Sequence[Tokens], answers: Sequence[Sequence[Tokens]]) -> list[list[np.ndarray]]:
         """One batch of `loss_of_answers`: prefixes of one length, the same number of answers each."""
         import torch
 

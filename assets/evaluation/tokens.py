@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -94,3 +95,13 @@ def planned_documents(order: Segment) -> list[str]:
 def sequence_length(order: Segment) -> int:
     """Tokens that training predicts per sequence."""
     return int(json.loads(order.path("fingerprint.json").read_text(encoding="utf-8"))["sequence_length"])
+
+
+def heldout_rows(mixture: Segment) -> list[dict[str, Any]]:
+    """The held-out documents of a mixture, in its order; only they come into memory."""
+    columns = ["doc_id", "language", "domain", "split", "tokens", "utf8_bytes"]
+    return [
+        row
+        for batch in mixture.batches("documents", columns)
+        for row in batch.filter(pc.equal(batch.column("split"), "heldout")).to_pylist()
+    ]

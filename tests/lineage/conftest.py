@@ -61,8 +61,9 @@ class World:
             for row in self.checkpoints[run]:
                 place = folder / "base" / row["folder"]
                 place.mkdir(parents=True)
-                order_sha256 = self.trained_on.get(run, self.plan[run]["order_sha256"])
-                (place / "complete.json").write_text(json.dumps({"order_fingerprint": order_sha256}))
+                # "v1" is the version that segment_of gives to the order manifest.
+                marker = {"order_fingerprint": self.trained_on.get(run, "v1")}
+                (place / "complete.json").write_text(json.dumps(marker))
             write_table(folder / "perplexity", "perplexity", self._scores(run), schemas.PERPLEXITY)
             for name, asset in (
                 ("mixture", "mixture_manifest"),
