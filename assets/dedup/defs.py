@@ -23,7 +23,8 @@ from assets.dedup.contamination import (
     read_items,
 )
 from assets.dedup.corpus import EXTRACTED_COLUMNS, FILTERED_COLUMNS, assemble, corpus_stats
-from assets.dedup.inputs import kept_ids, kept_texts, live_kept, read_all, read_live, same_partition, signature_reader
+from assets.dedup.inputs import kept_ids, kept_texts, read_all, same_partition
+from assets.dedup.live import live_kept, read_live, signature_reader
 from assets.dedup.reports import (
     by_source,
     cluster_plots,
