@@ -79,7 +79,8 @@ class PageLinks:
 
 def read_page(response: Any) -> PageLinks:
     """Links, rel=canonical and meta elements of a Scrapy HtmlResponse."""
-    selector = Selector(text=response.text)  # not response.selector, which raises on a malformed <base>
+    # Not response.selector, which raises on a malformed <base>; type given, or an XML prolog makes it XML.
+    selector = Selector(text=response.text, type="html")
     base = response.url
     with suppress(ValueError):  # a base that is no URL is ignored, as browsers do
         base = urljoin(base, selector.xpath("string(//base/@href)").get("").strip())

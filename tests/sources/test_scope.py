@@ -97,6 +97,17 @@ def test_markup_says_where_it_points() -> None:
     assert found.metas == (("robots", "noai"),)
 
 
+def test_xhtml_with_a_prolog_is_read_as_html() -> None:
+    body = (
+        '<?xml version="1.0" encoding="UTF-8"?><!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0 Strict//EN" '
+        '"http://www.w3.org/TR/xhtml1/DTD/xhtml1-strict.dtd"><html xmlns="http://www.w3.org/1999/xhtml"><head>'
+        '<link rel="canonical" href="https://other.example/x.html" /></head><body><a href="一.html">一</a></body></html>'
+    )
+    found = read_page(page(body.encode()))
+    assert found.links == (("http://h/d/%E4%B8%80.html",) * 2,)
+    assert found.canonical == "https://other.example/x.html"
+
+
 @pytest.mark.parametrize(
     "body",
     [
