@@ -23,6 +23,12 @@ def kept_pages_did_not_collapse(evidence: Evidence) -> CheckOutcome:
     )
 
 
+def links_led_beyond_the_start_urls(evidence: Evidence) -> CheckOutcome:
+    """A site of which only the start URLs are kept is usually markup that was not understood, or a prefix too narrow."""
+    kept, starts = evidence.statistic("documents_kept"), evidence.statistic("start_urls")
+    return CheckOutcome(kept > starts, f"{kept} pages kept from {starts} start URLs")
+
+
 def removed_pages_are_a_minority(evidence: Evidence) -> CheckOutcome:
     """Against the pages that were live before this crawl."""
     removed, live = evidence.statistic("changes.removed"), evidence.statistic("live_before")
@@ -43,6 +49,12 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             True,
             "A repeated crawl that keeps less than half of what its accepted version kept is a broken one, not a smaller site.",
             kept_pages_did_not_collapse,
+        ),
+        Check(
+            "links_led_beyond_the_start_urls",
+            False,
+            "Keeping only the start URLs means that no link was found or followed: look at path_prefixes and the pages' markup.",
+            links_led_beyond_the_start_urls,
         ),
     ),
     "crawl_delta": (

@@ -32,6 +32,7 @@ def crawl_report(source: AnySource, segment: Segment, summary: Mapping[str, Any]
         "stored_bytes": sum(sizes),
         "distinct_contents": len({row["content_sha256"] for row in kept}),
         "failed_share": failed / len(rows),
+        "start_urls": len(source.start_urls) if isinstance(source, WebSource) else 0,
         "start_urls_failed": _failed_starts(source, rows),
         "cut_by_limit": int(summary["limit"] is not None),
         "read_back_captures": len(kept[:: _stride(kept)]),
