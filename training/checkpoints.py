@@ -125,7 +125,7 @@ class ListedCheckpoints(CheckpointManager):
             "order_fingerprint": request.data.order_fingerprint,
             "tokenizer_version": request.tokenizer_version,
             "identity": request.identity(),
-            "request": request.model_dump(mode="json"),
+            "request": request.portable(),
             "job_config": self._job_config,
             "environment": environment(),
         }

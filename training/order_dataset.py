@@ -12,7 +12,7 @@ and rank; reading a memory-mapped batch takes well under a millisecond, so none 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,21 +38,22 @@ class Sequence:
 class TokenStore:
     """Documents' tokens by doc_id, over memory-mapped shards. Refuses a shard that the index does not fit."""
 
-    def __init__(self, index: Path, shards: Mapping[str, Path], dtype: str) -> None:
-        table = pq.ParquetFile(index).read(columns=["doc_id", "shard", "offset", "tokens"]).combine_chunks()
+    def __init__(self, index: Collection[Path], shards: Mapping[str, Path], dtype: str) -> None:
+        columns = ["doc_id", "shard", "offset", "tokens"]
+        table = pa.concat_tables([pq.ParquetFile(part).read(columns=columns) for part in index]).combine_chunks()
         self._doc_ids = np.asarray(table["doc_id"].to_numpy(zero_copy_only=False), dtype="S32")
         if np.any(self._doc_ids[1:] <= self._doc_ids[:-1]):
-            raise ShardError(f"{index}: doc_id must be strictly ascending")
+            raise ShardError("the token index must be strictly ascending by doc_id")
         names = pc.unique(table["shard"]).to_pylist()
         self._shard = pc.index_in(table["shard"], pa.array(names)).to_numpy(zero_copy_only=False)
         self._offset = table["offset"].to_numpy()
         self._length = table["tokens"].to_numpy()
-        self._tokens = [self._open(name, number, shards, dtype, index) for number, name in enumerate(names)]
+        self._tokens = [self._open(name, number, shards, dtype) for number, name in enumerate(names)]
 
-    def _open(self, name: str, number: int, shards: Mapping[str, Path], dtype: str, index: Path) -> np.ndarray:
+    def _open(self, name: str, number: int, shards: Mapping[str, Path], dtype: str) -> np.ndarray:
         if name not in shards or not shards[name].is_file():
             raise ShardError(
-                f"{index} places documents in {name}, which the request does not give (it gives {sorted(shards)[:5]})"
+                f"the token index places documents in {name}, which the request does not give (it gives {sorted(shards)[:5]})"
             )
         mine = self._shard == number
         needed = int((self._offset[mine] + self._length[mine]).max())
@@ -60,7 +61,7 @@ class TokenStore:
         found, rest = divmod(shards[name].stat().st_size, item.itemsize)
         if rest or found < needed:
             raise ShardError(
-                f"{name} holds {found} {dtype} tokens and {rest} stray bytes, but {index} needs {needed}: it is truncated "
+                f"{name} holds {found} {dtype} tokens and {rest} stray bytes, but the token index needs {needed}: it is truncated "
                 "or of another type; verify the store and publish token_shards again"
             )
         return np.memmap(shards[name], dtype=item, mode="r")
@@ -85,8 +86,8 @@ class OrderReader:
     COLUMNS = ("sequence", "piece", "doc_id", "start", "length", "channel")
 
     def __init__(self, data: Data, sequence_length: int, vocab_size: int) -> None:
-        self._path = data.order
-        self._file = pq.ParquetFile(data.order)
+        self._files = [pq.ParquetFile(part) for part in data.order]
+        self._groups = [(file, group) for file in self._files for group in range(file.num_row_groups)]
         self._store = TokenStore(data.index, data.shards, data.dtype)
         self._sequence_length = sequence_length
         self._vocab_size = vocab_size
@@ -97,25 +98,26 @@ class OrderReader:
 
     def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
         """First and last sequence number of each row group, from the Parquet statistics."""
-        metadata = self._file.metadata
-        column = self._file.schema_arrow.get_field_index("sequence")
-        statistics = [metadata.row_group(group).column(column).statistics for group in range(metadata.num_row_groups)]
-        if any(s is None or not s.has_min_max for s in statistics):
-            raise OrderError(
-                f"{self._path} has no row group statistics for `sequence`: write it with Parquet statistics on"
-            )
-        first = np.array([s.min for s in statistics], dtype=np.int64)
-        last = np.array([s.max for s in statistics], dtype=np.int64)
+        statistics = []
+        for file, group in self._groups:
+            column = file.schema_arrow.get_field_index("sequence")
+            found = file.metadata.row_group(group).column(column).statistics
+            if found is None or not found.has_min_max:
+                raise OrderError("the order has no Parquet statistics for `sequence`: write it with statistics on")
+            statistics.append((found.min, found.max))
+        first = np.array([low for low, _ in statistics], dtype=np.int64)
+        last = np.array([high for _, high in statistics], dtype=np.int64)
         if np.any(first[1:] < last[:-1]):
-            raise OrderError(f"{self._path} must be sorted by sequence")
+            raise OrderError("the order must be sorted by sequence")
         return first, last
 
-    def _group(self, group: int) -> pa.Table:
-        if group not in self._loaded:
-            for old in [g for g in self._loaded if g < group - 1 or g > group + 1]:
+    def _group(self, number: int) -> pa.Table:
+        if number not in self._loaded:
+            for old in [n for n in self._loaded if abs(n - number) > 1]:
                 del self._loaded[old]
-            self._loaded[group] = self._file.read_row_group(group, columns=list(self.COLUMNS))
-        return self._loaded[group]
+            file, group = self._groups[number]
+            self._loaded[number] = file.read_row_group(group, columns=list(self.COLUMNS))
+        return self._loaded[number]
 
     def _pieces(self, number: int) -> list[dict[str, Any]]:
         begin = int(np.searchsorted(self._last, number, side="left"))
@@ -127,7 +129,7 @@ class OrderReader:
             low, high = np.searchsorted(sequences, [number, number + 1])
             rows += table.slice(int(low), int(high - low)).to_pylist()
         if not rows:
-            raise OrderError(f"{self._path} has no sequence {number}; it plans {self.sequences}")
+            raise OrderError(f"the order has no sequence {number}; it plans {self.sequences}")
         return rows
 
     def sequence(self, number: int) -> Sequence:
@@ -135,14 +137,10 @@ class OrderReader:
         pieces = self._pieces(number)
         wanted = self._sequence_length + 1
         if [p["piece"] for p in pieces] != list(range(len(pieces))):
-            raise OrderError(
-                f"{self._path}: pieces of sequence {number} are {[p['piece'] for p in pieces]}, not 0, 1, 2, ..."
-            )
+            raise OrderError(f"the pieces of sequence {number} are {[p['piece'] for p in pieces]}, not 0, 1, 2, ...")
         total = sum(p["length"] for p in pieces)
         if total != wanted:
-            raise OrderError(
-                f"{self._path}: the pieces of sequence {number} have {total} tokens, not sequence_length + 1 = {wanted}"
-            )
+            raise OrderError(f"the pieces of sequence {number} have {total} tokens, not sequence_length + 1 = {wanted}")
         tokens = np.empty(wanted, dtype=np.int64)
         channels = np.empty(wanted, dtype=np.int8)
         position = 0

@@ -112,10 +112,12 @@ class Optimiser(_Strict):
 class Data(_Strict):
     """Where the planned order and the tokens are. Paths are what the caller resolved; shards keep their logical names."""
 
-    order: Path
+    order: tuple[Path, ...] = Field(min_length=1)
+    """Parts of order.parquet, in order."""
     order_fingerprint: str = Field(min_length=1)
     """Version of the order manifest: goes into each checkpoint, and a checkpoint of another order is refused."""
-    index: Path
+    index: tuple[Path, ...] = Field(min_length=1)
+    """Parts of index.parquet, in order."""
     shards: dict[str, Path] = Field(min_length=1)
     dtype: Literal["uint16", "uint32"]
     channels: tuple[str, ...] = Field(min_length=1)
@@ -192,6 +194,17 @@ class TrainRequest(_Strict):
     def tokens_seen(self, step: int) -> int:
         """Target tokens after `step` optimiser steps."""
         return step * self.global_batch_size * self.model.sequence_length
+
+    def portable(self) -> dict[str, Any]:
+        """The request without the paths of this machine: what a published checkpoint may say of it."""
+        content = self.model_dump(mode="json", exclude={"output": True, "resume_from": True})
+        content["data"] = {
+            "order_fingerprint": self.data.order_fingerprint,
+            "shards": sorted(self.data.shards),
+            "dtype": self.data.dtype,
+            "channels": list(self.data.channels),
+        }
+        return content
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued: all that decides the weights but the layout."""

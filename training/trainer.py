@@ -40,9 +40,11 @@ class OrderedTrainer(Trainer):
         """Replaces torchtitan's manager, which saves at intervals and which Trainer builds disabled."""
         config.checkpoint.enable = True
         config.checkpoint.keep_latest_k = 0
+        saved_config = config.to_dict()
+        saved_config["job"]["dump_folder"] = ""  # a path of this machine
         return ListedCheckpoints(
             request=self.request,
-            job_config=config.to_dict(),
+            job_config=saved_config,
             describe=self._describe,
             dataloader=self.dataloader,
             model_parts=self.model_parts,

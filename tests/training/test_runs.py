@@ -141,7 +141,7 @@ def wait_until(condition: Any, seconds: float = 30.0) -> bool:
     return False
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signal.Signals) -> None:
     request = write_request(tmp_path, tiny_request(data, tmp_path / "out", parallelism={"dp_shard": 2}))
     code = (
