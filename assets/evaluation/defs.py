@@ -59,12 +59,13 @@ def perplexity(build: Build) -> StageReport:
 def probability_probes(build: Build) -> StageReport:
     """Log probability of chosen targets and contrasts at each checkpoint."""
     recipe = build.recipe("probes", probes.ProbesRecipe)
+    checkpoints = list_checkpoints(build.one("base_checkpoints"))
     chosen = probes.choose_probes(load_probes(), recipe)
     tokenizer = load_tokenizer(build.one("tokenizer").path("tokenizer.json"))
     end = end_of_text_id(tokenizer)
 
     scored = for_each_checkpoint(
-        list_checkpoints(build.one("base_checkpoints")),
+        checkpoints,
         lambda checkpoint, scorer: probes.probe_rows(
             checkpoint, scorer, chosen, lambda text: tokenizer.encode(text, add_special_tokens=False).ids, end
         ),
@@ -74,7 +75,7 @@ def probability_probes(build: Build) -> StageReport:
     )
     rows = list(chain.from_iterable(scored))
     write_table(build.output, "probes", rows, schemas.PROBES)
-    return probes.report(rows)
+    return probes.report(rows, model_config(checkpoints[-1])["vocab_size"])
 
 
 def needle_in_haystack(build: Build) -> StageReport:
@@ -83,7 +84,8 @@ def needle_in_haystack(build: Build) -> StageReport:
     checkpoints = list_checkpoints(build.one("base_checkpoints"))
     tokenizer = load_tokenizer(build.one("tokenizer").path("tokenizer.json"))
     end, dtype = end_of_text_id(tokenizer), token_dtype(tokenizer.get_vocab_size())
-    lengths = needles.usable_lengths(recipe, model_config(checkpoints[-1])["max_position_embeddings"])
+    config = model_config(checkpoints[-1])
+    lengths = needles.usable_lengths(recipe, config["max_position_embeddings"])
     chosen = [needle for needle in load_needles() if needle.language in recipe.languages]
 
     by_language = needles.haystack_documents(build.one("mixture_manifest"), recipe.languages)
@@ -112,7 +114,7 @@ def needle_in_haystack(build: Build) -> StageReport:
     rows = list(chain.from_iterable(found for _, found, _ in scored))
     write_table(build.output, "needles", rows, schemas.NEEDLES)
     chance = sum(1 / (1 + len(needle.distractors)) for needle in chosen) / len(chosen)
-    return needles.report(rows, {step: control for step, _, control in scored}, chance)
+    return needles.report(rows, {step: control for step, _, control in scored}, chance, config["vocab_size"])
 
 
 def release_card(build: Build) -> StageReport:

@@ -10,6 +10,7 @@ haystack without the needle: only the difference to that control shows that the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
@@ -138,10 +139,14 @@ def needle_rows(
     return rows, round(float(np.mean(controls)), 4)
 
 
-def report(rows: Sequence[Mapping[str, Any]], control_rates: Mapping[int, float], chance: float) -> StageReport:
+def report(
+    rows: Sequence[Mapping[str, Any]], control_rates: Mapping[int, float], chance: float, vocabulary: int
+) -> StageReport:
     """Trend over checkpoints and a map of the last one."""
     steps = sorted({row["step"] for row in rows})
     first, final = ([row for row in rows if row["step"] == step] for step in (steps[0], steps[-1]))
+    # With a single checkpoint there is no trend: compare with a model that knows nothing.
+    start = _answer(first) if len(steps) > 1 else round(-math.log(vocabulary), 6)
     found_rate = _share(final)
     cells = {(row["language"], row["context_tokens"], row["depth"]) for row in final}
     lines = sorted({(language, length) for language, length, _ in cells})
@@ -155,9 +160,9 @@ def report(rows: Sequence[Mapping[str, Any]], control_rates: Mapping[int, float]
         "gain_over_control": round(found_rate - control_rates[steps[-1]], 4),
         "chance": round(chance, 4),
         "found_by_step": {str(step): _share([row for row in rows if row["step"] == step]) for step in steps},
-        "start_answer_log_probability": _answer(first),
+        "start_answer_log_probability": start,
         "final_answer_log_probability": _answer(final),
-        "answer_log_probability_rise": round(_answer(final) - _answer(first), 6),
+        "answer_log_probability_rise": round(_answer(final) - start, 6),
     }
     tokens_seen = [next(row["tokens_seen"] for row in rows if row["step"] == step) for step in steps]
     trend = {

@@ -7,6 +7,7 @@ than for the contrast. Watch the trend: a base model of a few million parameters
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -96,19 +97,21 @@ def probe_rows(
     return rows
 
 
-def report(rows: Sequence[Mapping[str, Any]]) -> StageReport:
+def report(rows: Sequence[Mapping[str, Any]], vocabulary: int) -> StageReport:
     """Trends per kind and language, and the final answers."""
     steps = sorted({row["step"] for row in rows})
     first, final = ([row for row in rows if row["step"] == step] for step in (steps[0], steps[-1]))
+    # With a single checkpoint there is no trend: compare with a model that knows nothing.
+    start = _mean(first) if len(steps) > 1 else round(-math.log(vocabulary), 6)
     judged = [row for row in final if row["passed"] is not None]
     groups = sorted({(row["language"], row["kind"]) for row in rows})
     stats: dict[str, Any] = {
         "checkpoints": len(steps),
         "probes": len(final),
         "judged": len(judged),
-        "start_log_probability": _mean(first),
+        "start_log_probability": start,
         "final_log_probability": _mean(final),
-        "log_probability_rise": round(_mean(final) - _mean(first), 6),
+        "log_probability_rise": round(_mean(final) - start, 6),
         "passed": {str(step): sum(bool(r["passed"]) for r in rows if r["step"] == step) for step in steps},
         "pass_rate": round(sum(row["passed"] for row in judged) / len(judged), 4) if judged else 0.0,
         "final_by_group": {f"{g[0]} {g[1]}": _mean([r for r in final if _group(r) == g]) for g in groups},

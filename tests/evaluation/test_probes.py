@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from assets.build import BuildError, Segment
 from assets.evaluation import defs
 from assets.evaluation.items import Probe, load_probes
-from assets.evaluation.probes import ProbesRecipe, choose_probes, probe_rows, question_tokens
+from assets.evaluation.probes import ProbesRecipe, choose_probes, probe_rows, question_tokens, report
 from assets.evaluation.scoring import list_checkpoints
 from tests.builds import make_build
 
@@ -76,3 +77,19 @@ def test_the_asset_scores_every_probe_at_every_checkpoint(world: dict[str, Segme
     assert set(report.stats["passed"]) == {"1", "3"}
     assert set(report.stats["final_by_group"]) >= {"zh sentence", "en continuation"}
     assert max(len(png) for png in report.plots.values()) < 40_000
+
+
+def test_a_single_checkpoint_is_compared_with_a_model_that_knows_nothing() -> None:
+    row = {
+        "step": 5,
+        "tokens_seen": 9,
+        "probe_id": "a",
+        "language": "zh",
+        "kind": "sentence",
+        "prompt": "",
+        "target": "雪",
+    }
+    row |= {"log_probability": -2.0, "contrast_log_probability": None, "passed": None}
+    stats = report([row], vocabulary=8192).stats
+    assert stats["start_log_probability"] == round(-math.log(8192), 6)
+    assert stats["log_probability_rise"] == round(math.log(8192) - 2, 6)
