@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -194,9 +194,9 @@ def documents_table(mixture: Mixture) -> pa.Table:
     )
 
 
-def plan_rows(mixture: Mixture, recipe: MixtureRecipe, shape: RunShape) -> list[dict[str, object]]:
+def plan_rows(mixture: Mixture, recipe: MixtureRecipe, shape: RunShape) -> list[dict[str, Any]]:
     """Rows of mixture_manifest/<run>/plan.parquet."""
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for phase, first, sequences in shape.phases():
         shares: Mapping[str, float] = recipe.phase_shares()[phase]
         for channel, tokens in sorted(mixture.targets[phase].items()):

@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -282,7 +282,7 @@ class _ShardWriter:
         self.max_tokens = max_tokens
         self._taken: set[str] = set()
         self._number = 0
-        self._file: Any = None
+        self._file: BinaryIO | None = None
         self._name = ""
         self._tokens = 0
 
@@ -296,20 +296,22 @@ class _ShardWriter:
 
     def append(self, content: bytes, tokens: int) -> tuple[str, int]:
         """(shard, offset in tokens) of one document; a document larger than a shard gets its own."""
-        if self._file is None or (self._tokens and self._tokens + tokens > self.max_tokens):
-            self._open_next()
+        file = self._file
+        if file is None or (self._tokens and self._tokens + tokens > self.max_tokens):
+            file = self._open_next()
         offset = self._tokens
-        self._file.write(content)
+        file.write(content)
         self._tokens += tokens
         return self._name, offset
 
-    def _open_next(self) -> None:
+    def _open_next(self) -> BinaryIO:
         self.close()
         while (name := f"shard-{self._number:05d}.bin") in self._taken:
             self._number += 1
         self._taken.add(name)
         self._name, self._tokens = name, 0
         self._file = (self._output / name).open("wb")
+        return self._file
 
     def close(self) -> None:
         """Flush the open shard."""
