@@ -30,7 +30,7 @@ test: $(INSTALLED) ## all tests
 
 check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph
 	@$(BIN)/ruff check
-	@$(BIN)/ruff format --check --quiet || { $(BIN)/ruff format --check; echo "run: $(BIN)/ruff format"; exit 1; }
+	@$(BIN)/ruff format --check --output-format concise || { echo 'run: $(BIN)/ruff format'; exit 1; }
 	@$(BIN)/pyright
 	@$(BIN)/pytest $(wildcard tests/test_import_rules.py tests/test_graph.py)
 
