@@ -73,7 +73,8 @@ class PipesTrainer:
         messages = session.get_custom_messages()
         for message in messages[self._seen :]:
             step, last = message["step"], message["step"] == message["total_steps"]
-            if step > 1 and not last and step - self._observed_step < self._observe_every_steps:
+            every = self._observe_every_steps
+            if step > 1 and not last and step // every == self._observed_step // every:
                 continue
             self._observed_step = step
             channels = {f"loss/{name}": value for name, value in message["channel_loss"].items()}
