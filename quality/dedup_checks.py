@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quality.outcome import Check, CheckOutcome, Evidence
 from quality.thresholds import (
+    CONTAMINATED_SHARE_MAXIMUM,
     CORPUS_SHRINKAGE_MAXIMUM,
     DUPLICATE_RATE_CHANGE_MAXIMUM,
     SOURCE_YIELD_DROP_MAXIMUM,
@@ -77,9 +78,17 @@ def _corpus_does_not_shrink(evidence: Evidence) -> CheckOutcome:
         return CheckOutcome(True, f"{kept} documents, nothing to compare with yet")
     loss = 1 - kept / before
     return CheckOutcome(
-        loss <= CORPUS_SHRINKAGE_MAXIMUM,
+        loss <= CORPUS_SHRINKAGE_MAXIMUM or before - kept < WATCHED_SOURCE_DOCUMENTS,
         f"{kept} documents, {before} before: {loss:+.1%} lost, at most {CORPUS_SHRINKAGE_MAXIMUM:.0%} may go at once",
         {"kept": kept, "previous": before},
+    )
+
+
+def _contamination_does_not_condemn_the_corpus(evidence: Evidence) -> CheckOutcome:
+    rate, hits = evidence.statistic("drop_rate"), sum(evidence.report["dropped"].values())
+    return CheckOutcome(
+        rate <= CONTAMINATED_SHARE_MAXIMUM or hits < WATCHED_SOURCE_DOCUMENTS,
+        f"{hits} documents ({rate:.1%}) hold evaluation items, at most {CONTAMINATED_SHARE_MAXIMUM:.0%} may",
     )
 
 
@@ -119,11 +128,19 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             _duplicate_rate_is_near_the_previous,
         ),
     ),
+    "contamination": (
+        Check(
+            "contamination_does_not_condemn_the_corpus",
+            True,
+            "so many hits are a common sentence among the items, not a leak: look at which item, and lengthen or remove it",
+            _contamination_does_not_condemn_the_corpus,
+        ),
+    ),
     "corpus": (
         Check(
             "corpus_does_not_shrink",
             True,
-            f"at most {CORPUS_SHRINKAGE_MAXIMUM:.0%} of the documents leave at once; a larger cut is a decision for a person",
+            f"at most {CORPUS_SHRINKAGE_MAXIMUM:.0%} of the documents (or {WATCHED_SOURCE_DOCUMENTS}) leave at once; a larger cut is a decision for a person",
             _corpus_does_not_shrink,
         ),
         Check("no_source_is_wiped", True, _WIPED, _no_source_is_wiped),

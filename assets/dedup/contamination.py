@@ -38,15 +38,15 @@ class ContaminationRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    word_ngram: int = Field(13, ge=1)
+    word_ngram: int = Field(default=13, ge=1)
     """Words, as in GPT-3's decontamination."""
-    character_ngram: int = Field(20, ge=1)
+    character_ngram: int = Field(default=20, ge=1)
     """Characters in Chinese and its like: about 13 words."""
-    threshold: float = Field(0.5, gt=0, le=1)
+    threshold: float = Field(default=0.5, gt=0, le=1)
     """Share of an item's n-grams. Half: a quoted question alone is no leak of a long item, most of one is."""
-    minimum_characters: int = Field(24, ge=1)
+    minimum_characters: int = Field(default=24, ge=1)
     """Shorter items in spaced scripts are not searched for (assumption: about five words, not measured)."""
-    minimum_characters_unspaced: int = Field(8, ge=1)
+    minimum_characters_unspaced: int = Field(default=8, ge=1)
     """The same for Chinese and its like, where a character says about three times as much."""
     extra_items: dict[str, str] = Field(default_factory=dict)
     """Further JSONL files of {"id", "set", "language", "text"} -> SHA-256 of the file: benchmarks that the corpus

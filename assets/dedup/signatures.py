@@ -37,13 +37,13 @@ class SignatureRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    word_ngram: int = Field(5, ge=1)
+    word_ngram: int = Field(default=5, ge=1)
     """Words per shingle where words are written apart; 5 as in FineWeb and most published recipes."""
-    character_ngram: int = Field(5, ge=1)
+    character_ngram: int = Field(default=5, ge=1)
     """Characters per shingle in Chinese and its like; 5 characters are about 3 words."""
-    permutations: int = Field(108, ge=1)
+    permutations: int = Field(default=108, ge=1)
     """MinHash slots; 108 = 18 bands of 6 rows, which meets 99.6% of the pairs of Jaccard 0.8 and 6% of those of 0.4."""
-    seed: int = Field(42, ge=0)
+    seed: int = Field(default=42, ge=0)
     """Seed of the MinHash; signatures of different seeds cannot be compared."""
 
 
@@ -142,7 +142,7 @@ def minhash(sets: list[Hashes], permutations: int, seed: int) -> npt.NDArray[np.
     rensa's full-set R-MinHash: the same for any order of the shingles. Its faster "rho" sketch
     samples by position and would make a signature depend on the order: not used.
     """
-    from rensa import RMinHash
+    from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue]  (compiled, without stubs)
 
     ends = np.cumsum([len(one) for one in sets], dtype=np.uint64)
     offsets = np.concatenate([np.zeros(1, dtype=np.uint64), ends])

@@ -64,6 +64,10 @@ def test_relative_checks() -> None:
     assert verdict("corpus", "corpus_does_not_shrink", {"documents_kept": 80}, {"documents_kept": 100})
     assert not verdict("corpus", "corpus_does_not_shrink", {"documents_kept": 60}, {"documents_kept": 100})
     assert verdict("corpus", "corpus_does_not_shrink", {"documents_kept": 0})
+    assert verdict("corpus", "corpus_does_not_shrink", {"documents_kept": 2}, {"documents_kept": 5})
+    hits = {"documents_in": 100, "dropped": {"contaminated": 30}}
+    assert not verdict("contamination", "contamination_does_not_condemn_the_corpus", hits)
+    assert verdict("contamination", "contamination_does_not_condemn_the_corpus", hits | {"documents_in": 1000})
     full, none = {"documents_in": 100, "dropped": {"near_duplicate": 30}}, {"documents_in": 100, "dropped": {}}
     assert not verdict("duplicate_clusters", "duplicates_are_still_found", none, full)
     assert verdict("duplicate_clusters", "duplicates_are_still_found", full, none)
