@@ -19,21 +19,18 @@ import pyarrow.compute as pc
 from assets.build import BuildError
 from assets.schemas import CORPUS, CORPUS_DECISIONS
 
-EXTRACTED_COLUMNS = ("doc_id", "crawl", "licence", "drop_reason")
-FILTERED_COLUMNS = (
-    "doc_id", "url", "source", "crawl", "domain", "format", "language", "script", "quality", "characters", "utf8_bytes",
-    "drop_reason",
-)  # fmt: skip
+EXTRACTED_COLUMNS = ("doc_id", "url", "source", "crawl", "licence", "domain", "format", "drop_reason")
+FILTERED_COLUMNS = ("doc_id", "crawl", "language", "script", "quality", "characters", "utf8_bytes", "drop_reason")
 
 _FATES = """
 WITH described AS (
-    SELECT f.*, e.licence, e.drop_reason AS extraction_drop, e.doc_id IS NULL AS without_extraction,
-           l.doc_id IS NOT NULL AS live
-    FROM filtered f
-    LEFT JOIN extracted e USING (doc_id, crawl)
+    SELECT e.* EXCLUDE (drop_reason), e.drop_reason AS extraction_drop,
+           f.* EXCLUDE (doc_id, crawl), l.doc_id IS NOT NULL AS live
+    FROM extracted e
+    LEFT JOIN filtered f USING (doc_id, crawl)
     LEFT JOIN live l USING (doc_id, crawl)
     QUALIFY row_number() OVER (
-        PARTITION BY f.doc_id ORDER BY (l.doc_id IS NOT NULL) DESC, split_part(f.crawl, '@', 2) DESC) = 1
+        PARTITION BY e.doc_id ORDER BY (l.doc_id IS NOT NULL) DESC, split_part(e.crawl, '@', 2) DESC) = 1
 )
 SELECT d.*, u.url IS NOT NULL AS page_lives, c.doc_id IS NOT NULL AS clustered,
        c.kept AS representative, c.drop_reason AS duplicate_drop, c.matched_doc_id AS matched, c.cluster_id,
@@ -88,10 +85,10 @@ def _join(
         }
         for name, table in tables.items():
             connection.register(name, table)
-        _refuse(connection, "SELECT doc_id, crawl FROM live ANTI JOIN filtered USING (doc_id, crawl)",
-                "live documents have no row in filtered_documents of their crawl")  # fmt: skip
-        _refuse(connection, "SELECT doc_id, crawl FROM filtered ANTI JOIN extracted USING (doc_id, crawl)",
-                "filtered documents have no row in extracted_documents of their crawl")  # fmt: skip
+        _refuse(connection, "SELECT doc_id, crawl FROM live ANTI JOIN extracted USING (doc_id, crawl)",
+                "live documents have no row in extracted_documents of their crawl")  # fmt: skip
+        _refuse(connection, "SELECT doc_id, crawl FROM extracted ANTI JOIN filtered USING (doc_id, crawl) WHERE drop_reason IS NULL",
+                "extracted documents have no row in filtered_documents of their crawl")  # fmt: skip
         connection.execute(f"CREATE TABLE fates AS {_FATES}").fetchall()
         _refuse(connection, "SELECT doc_id, crawl FROM fates WHERE NOT clustered AND (stage IS NULL OR stage = 'contamination')",
                 "live documents that the filters kept have no decision in duplicate_clusters")  # fmt: skip

@@ -69,9 +69,9 @@ def document_signatures(build: Build) -> StageReport:
 def duplicate_clusters(build: Build) -> StageReport:
     """Cluster the live kept documents of all crawls."""
     recipe = build.recipe("dedup", DedupRecipe)
-    columns = ("doc_id", "crawl", "quality", "drop_reason")
-    filtered = read_all(build.all("filtered_documents"), "decisions", columns, FILTERED)
-    documents = live_kept(read_live(build.all("crawl_delta")), filtered)
+    columns = ("doc_id", "quality", "drop_reason")
+    decided = {s.partition or "": s.table("decisions", columns) for s in build.all("filtered_documents")}
+    documents = live_kept(read_live(build.all("crawl_delta")), decided)
     read = signature_reader(build.all("document_signatures"), documents)
     found = cluster_documents(documents, read, recipe)
     write_table(build.output, "decisions", found.decisions, DUPLICATES)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from assets.build import BuildError, Segment
 from assets.dedup.signatures import SignatureReader
+from assets.schemas import FILTERED
 from assets.sources.delta import live_documents
 
 
@@ -17,19 +18,24 @@ def read_live(deltas: Sequence[Segment]) -> pa.Table:
     return live_documents([segment.table("delta") for segment in deltas])
 
 
-def live_kept(live: pa.Table, filtered: pa.Table) -> pa.Table:
-    """Live documents that the filters kept: doc_id, url, source, crawl, crawled_at, quality; sorted by doc_id."""
-    decided = filtered.select(("doc_id", "crawl", "quality", "drop_reason"))
-    decided = decided.append_column("decided", pa.repeat(True, len(decided)))
-    joined = live.join(decided, keys=["doc_id", "crawl"], join_type="left outer")
-    undecided = joined.filter(joined["decided"].is_null())
-    if len(undecided):
-        first = undecided.sort_by("doc_id").slice(0, 1).to_pylist()[0]
+def live_kept(live: pa.Table, decided: dict[str, pa.Table]) -> pa.Table:
+    """Live documents that the filters kept: doc_id, url, source, crawl, crawled_at, quality; sorted by doc_id.
+
+    `decided` is crawl -> doc_id, quality, drop_reason of filtered_documents. A live document without a
+    row there was dropped by the extraction; the corpus, which reads that too, makes sure of it.
+    """
+    missing = sorted(set(pc.unique(live["crawl"]).to_pylist()) - set(decided))
+    if missing:
         raise BuildError(
-            f"{len(undecided)} live documents have no row in filtered_documents, first {first['doc_id']} of "
-            f"{first['crawl']}: materialise filtered_documents for that crawl"
+            f"{len(missing)} crawls hold live documents but have no filtered_documents, first {missing[0]}: "
+            "materialise filtered_documents for them"
         )
-    kept = joined.filter(joined["drop_reason"].is_null()).drop_columns(["decided", "drop_reason"])
+    tables = [table.append_column("crawl", pa.repeat(crawl, len(table))) for crawl, table in sorted(decided.items())]
+    if not tables:
+        tables = [FILTERED.empty_table().select(("doc_id", "quality", "drop_reason", "crawl"))]
+    rows = pa.concat_tables(tables)
+    kept = rows.filter(rows["drop_reason"].is_null()).drop_columns(["drop_reason"])
+    kept = live.join(kept, keys=["doc_id", "crawl"], join_type="inner")
     crawled_at = pc.list_element(pc.split_pattern(kept["crawl"], "@", max_splits=1, reverse=True), 1)
     return kept.append_column("crawled_at", crawled_at).sort_by("doc_id")
 

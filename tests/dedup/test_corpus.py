@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from assets.build import BuildError
 from assets.dedup.corpus import assemble
+from assets.dedup.live import live_kept
 from assets.schemas import CONTAMINATION, DOCUMENTS, DUPLICATES, FILTERED
 from assets.sources.delta import LIVE_DOCUMENTS
 from tests.dedup.worlds import Page, build_dedup, chinese, crawl_segments, english, replace_words
@@ -154,10 +155,12 @@ def test_inputs_of_different_states_are_refused(tmp_path: Path) -> None:
         BuildError, match="2 live documents that the filters kept have no decision in duplicate_clusters"
     ):
         assemble(live, extracted, filtered, nothing, clean)
-    with pytest.raises(BuildError, match="1 live documents have no row in filtered_documents"):
+    with pytest.raises(BuildError, match="1 extracted documents have no row in filtered_documents"):
         assemble(live, extracted, filtered.slice(1), nothing, clean)
-    with pytest.raises(BuildError, match="1 filtered documents have no row in extracted_documents"):
+    with pytest.raises(BuildError, match="1 live documents have no row in extracted_documents"):
         assemble(live, extracted.slice(1), filtered, nothing, clean)
+    with pytest.raises(BuildError, match=f"no filtered_documents, first {FIRST}"):
+        live_kept(live, {})
 
 
 def test_an_empty_world_makes_an_empty_corpus() -> None:

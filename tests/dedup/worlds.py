@@ -106,10 +106,12 @@ def crawl_segments(folder: Path, crawl: str, pages: Sequence[Page]) -> list[Segm
             extracted.append(
                 described | {"licence": "CC-BY-SA-4.0", "text": "" if drop else page.text, "drop_reason": drop}
             )
+            if drop:
+                continue
             filtered.append(
                 described
-                | {"language": None if drop else page.language, "quality": page.quality, "characters": len(page.text)}
-                | {"utf8_bytes": len(page.text.encode()), "drop_reason": drop or page.filter_drop}
+                | {"language": page.language, "quality": page.quality, "characters": len(page.text)}
+                | {"utf8_bytes": len(page.text.encode()), "drop_reason": page.filter_drop}
             )
     tables = (
         ("crawl_delta", "delta", delta, CRAWL_DELTA),
