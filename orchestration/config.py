@@ -153,12 +153,35 @@ def validate(model: type[BaseModel], table: dict[str, Any], path: Path, name: st
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            key = ".".join([name, *map(str, problem["loc"])]).strip(".")
+            key = ".".join([name, *(str(part) for part in problem["loc"] if part not in ("web", "files"))]).strip(".")
             rule = problem["msg"]
             if problem["type"] == "extra_forbidden":
-                rule = f"unknown key; known keys here: {', '.join(sorted(model.model_fields))}"
+                rule = f"unknown key; known keys here: {', '.join(_known_keys(model, problem['loc']))}"
             lines.append(f"{path}: {key}: {rule} (found {problem['input']!r:.80})")
         raise ConfigError("\n".join(lines)) from None
+
+
+def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Keys of the table that an error location is in; for a tagged union, of the variant its tag names."""
+    from typing import get_args
+
+    if "root" in model.model_fields:
+        variants = [v for v in _members(model.model_fields["root"].annotation) if issubclass(v, BaseModel)]
+        tagged = [v for v in variants if location[0] in get_args(v.model_fields["kind"].annotation)]
+        return sorted(key for variant in tagged or variants for key in variant.model_fields)
+    for part in location[:-1]:
+        inner = [v for v in _members(model.model_fields[str(part)].annotation) if hasattr(v, "model_fields")]
+        if not inner:
+            break
+        model = inner[0]
+    return sorted(model.model_fields)
+
+
+def _members(annotation: Any) -> list[Any]:
+    from typing import get_args
+
+    members = get_args(annotation)
+    return [m for a in members for m in _members(a)] if members else [annotation]
 
 
 def _read_sources(path: Path) -> dict[str, dict[str, Any]]:

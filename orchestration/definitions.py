@@ -1,6 +1,7 @@
-"""The Dagster graph, generated from orchestration/stages.py: assets, checks, jobs, schedules, sensors."""
+"""The Dagster graph, generated from orchestration/stages.py: assets, checks, jobs, schedules, sensors.
 
-from __future__ import annotations
+No `from __future__ import annotations` here: Dagster looks at the type of `context` itself.
+"""
 
 import os
 from collections.abc import Iterator
@@ -83,12 +84,13 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
     partition = context.partition_key if context.has_partition_key else None
     workplace = open_workplace()
     label = f"{stage.name}[{partition}]" if partition else stage.name
+    progress = progress_for(label, context.log)
     try:
         publisher = Publisher(
             store=workplace.store,
             config=workplace.config,
             home=workplace.home,
-            progress=progress_for(label, context.log),
+            progress=progress,
             trainer=_trainer(context, stage, workplace.config.profile.observe_every_steps),
             allow_stale=context.run.tags.get(ALLOW_STALE_TAG) == "true",
             force=context.run.tags.get(FORCE_TAG) == "true",
@@ -100,11 +102,22 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         raise dg.Failure(description=str(error), metadata={"error": type(error).__name__}) from error
     if publication.already_done:
         context.log.info(f"{label} is on main already with this fingerprint; nothing was rebuilt.")
+    progress.finish(last_word(publication))
     yield dg.MaterializeResult(
         asset_key=stage.name,
         data_version=dg.DataVersion(publication.manifest["version"]),
         metadata=materialization_metadata(publication, workplace.store),
     )
+
+
+def last_word(publication: Publication) -> str:
+    """What a finished build says in one line."""
+    report = publication.report
+    if report.documents_in is not None:
+        return f"{report.documents_kept:,} of {report.documents_in:,} documents"
+    if report.tokens_out is not None:
+        return f"{report.tokens_out:,} tokens"
+    return f"{sum(publication.manifest['rows'].values()):,} rows"
 
 
 def _trainer(context: dg.AssetExecutionContext, stage: Stage, observe_every_steps: int) -> Any:

@@ -6,12 +6,20 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from assets.build import Progress
 
+
+class FinishingProgress(Progress, Protocol):
+    """A Progress that the publisher can close."""
+
+    def finish(self, note: str) -> None: ...
+
+
 LOG_EVERY_S = 5.0
-_active: Progress | None = None
+NOTE_CHARACTERS = 48
+_active: TerminalProgress | LineProgress | None = None
 
 
 class LogProgress:
@@ -28,9 +36,35 @@ class LogProgress:
         self._last = now
         self._log.info(f"{self._label}: {done}{f'/{total}' if total else ''} {note}".rstrip())
 
+    def finish(self, note: str) -> None:
+        """Log the last word."""
+        self._log.info(f"{self._label}: {note}")
+
+
+class LineProgress:
+    """Plain lines on a console that is no terminal: a start, a sign of life, an end."""
+
+    def __init__(self, console: Any) -> None:
+        self._console, self._label, self._started, self._last = console, "", 0.0, 0.0
+
+    def start(self, label: str) -> None:
+        """Begin a piece of work."""
+        self._label, self._started = label, time.monotonic()
+        self._last = self._started
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        """A line at most every LOG_EVERY_S seconds."""
+        if time.monotonic() - self._last >= LOG_EVERY_S:
+            self._last = time.monotonic()
+            self._console.print(f"  {self._label}: {done:,}{f'/{total:,}' if total else ''} {note}", soft_wrap=True)
+
+    def finish(self, note: str) -> None:
+        """The last word, with the seconds it took."""
+        self._console.print(f"  {self._label}: {note}, {time.monotonic() - self._started:.1f} s", soft_wrap=True)
+
 
 class TerminalProgress:
-    """One rich bar per asset and partition; the caller moves to the next with `start`."""
+    """One rich bar per asset and partition."""
 
     def __init__(self, bars: Any) -> None:
         self._bars = bars
@@ -43,31 +77,36 @@ class TerminalProgress:
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Move the current bar."""
         if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, note=note)
+            self._bars.update(self._task, completed=done, total=total, note=note[-NOTE_CHARACTERS:])
 
     def finish(self, note: str) -> None:
-        """Close the current bar with a last word."""
+        """Fill the current bar; its last word stays on the screen."""
         if self._task is not None:
-            task = self._bars.tasks[self._bars.task_ids.index(self._task)]
-            total = task.total or max(task.completed, 1)
-            self._bars.update(self._task, completed=total, total=total, note=note)
+            self._bars.update(self._task, completed=1, total=1, note=note[:NOTE_CHARACTERS])
             self._bars.stop_task(self._task)
             self._task = None
 
 
 @contextmanager
-def terminal(console: Any) -> Iterator[TerminalProgress]:
-    """Show the progress of every build in this process as bars until the block ends."""
+def terminal(console: Any) -> Iterator[TerminalProgress | LineProgress]:
+    """Show the progress of every build in this process, as bars or lines, until the block ends."""
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     global _active
+    if not console.is_terminal:
+        _active = LineProgress(console)
+        try:
+            yield _active
+        finally:
+            _active = None
+        return
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description}", table_column=None),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bars:
         progress = TerminalProgress(bars)
@@ -78,9 +117,9 @@ def terminal(console: Any) -> Iterator[TerminalProgress]:
             _active = None
 
 
-def progress_for(label: str, log: Any = None) -> Progress:
+def progress_for(label: str, log: Any = None) -> FinishingProgress:
     """The terminal bars if this process shows some, else log lines."""
-    if isinstance(_active, TerminalProgress):
+    if _active is not None:
         _active.start(label)
         return _active
     return LogProgress(log or logging.getLogger("headwater"), label)

@@ -32,17 +32,14 @@ def crawl_delta(build: Build) -> StageReport:
 
     policy = build.recipe("delta", DeltaPolicy)
     parse_crawl(build.partition)
-    current = [segment for segment in build.all("raw_crawl") if segment.partition == build.partition]
-    earlier = [segment for segment in build.all("raw_crawl") if segment.partition != build.partition]
     previous = build.all("crawl_delta")
-    if len(current) != 1 or len(earlier) > 1 or {s.partition for s in earlier} != {s.partition for s in previous}:
+    if len(previous) > 1:
         raise BuildError(
-            f"crawl_delta/{build.partition} needs its own raw_crawl and, of the crawl before it, raw_crawl and crawl_delta; found "
-            f"raw_crawl of {[s.partition for s in build.all('raw_crawl')]}, crawl_delta of {[s.partition for s in previous]}: "
-            "build crawl_delta of the earlier crawl first"
+            f"crawl_delta/{build.partition} follows one crawl, but was given {[s.partition for s in previous]}: "
+            "a source's crawls are compared one after the other"
         )
     columns = ["url", "crawl", "doc_id", "content_sha256", "drop_reason"]
-    captures = current[0].table("captures", columns).to_pylist()
+    captures = build.one("raw_crawl").table("captures", columns).to_pylist()
     rows = delta_rows(captures, previous[0].table("delta").to_pylist() if previous else [], policy)
     write_table(build.output, "delta", rows, CRAWL_DELTA)
     return delta_report(rows, captures, policy)
