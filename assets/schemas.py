@@ -131,7 +131,7 @@ DUPLICATES = schema(
 DUPLICATE_PAIRS = schema(
     {"doc_id_a": pa.string(), "doc_id_b": pa.string(), "similarity": pa.float64(), "method": pa.string()}
 )
-"""duplicate_clusters/pairs.parquet: verified pairs, a < b, sorted."""
+"""duplicate_clusters/pairs.parquet: the proven pair of each duplicate and what it matched, a < b, sorted."""
 
 CONTAMINATION = schema(
     {
