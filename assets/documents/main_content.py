@@ -58,6 +58,7 @@ _LABELS = (
 _NAVIGATION_LINE = re.compile(
     rf"\s*(?:[•|<>«»‹›←→↑·/\-]|\s)*(?:(?:{_LABELS})(?:[•|<>«»‹›←→↑·/\-]|\s)*)+", re.IGNORECASE
 )
+_NAVIGATION_LINE_CHARACTERS = 80  # longer lines are no labels; also bounds the backtracking of the pattern
 _INNER_TABS = re.compile(r"(?<=\S)[ \t]*\t[ \t]*(?=\S)")
 _BLANK_LINES = re.compile(r"\n{3,}")
 
@@ -100,5 +101,9 @@ def _weight(text: str) -> int:
 def tidy(text: str) -> str:
     """No navigation lines, no padding of table cells, at most one blank line in a row; code keeps its indentation."""
     lines = [_INNER_TABS.sub("\t", line.replace("\xa0", " ").rstrip()) for line in text.split("\n")]
-    kept = "\n".join("" if _NAVIGATION_LINE.fullmatch(line) else line for line in lines)
+    kept = "\n".join("" if _is_navigation(line) else line for line in lines)
     return _BLANK_LINES.sub("\n\n", kept).strip("\n")
+
+
+def _is_navigation(line: str) -> bool:
+    return len(line) <= _NAVIGATION_LINE_CHARACTERS and bool(_NAVIGATION_LINE.fullmatch(line))
