@@ -100,7 +100,7 @@ FILTERED = schema(
         "drop_reason": pa.string(),
     }
 )
-"""filtered_documents/<crawl>/decisions.parquet: one row per extracted document (kept and dropped), sorted by doc_id."""
+"""filtered_documents/<crawl>/decisions.parquet: one row per document with text, kept or dropped here, sorted by doc_id."""
 
 SIGNATURES = schema(
     {

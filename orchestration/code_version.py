@@ -22,6 +22,8 @@ from orchestration.stages import Stage
 
 PROJECT_PACKAGES = frozenset({"assets", "training", "quality", "orchestration"})
 WHOLE = "*"
+PICTURES = frozenset({"assets.plots", "assets.evaluation.plots"})
+"""Left out by name: they draw what the UI shows beside the data, and no byte of the data."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ def code_version(stage: Stage) -> CodeVersion:
     queue.append((f"assets.{stage.group}.defs", stage.name))
     while queue:
         module_name, symbol = queue.pop()
+        if module_name in PICTURES:
+            continue
         module = _load(module_name)
         if module is None:
             libraries.add(module_name.partition(".")[0])
@@ -64,7 +68,9 @@ def code_version(stage: Stage) -> CodeVersion:
         fresh = _closure(module, symbol) - seen
         seen |= fresh
         for statement in _statements(module, fresh):
-            queue.extend(_targets(statement, module))
+            if _bound_module(statement, module) is None:
+                queue.extend(_targets(statement, module))
+                queue.extend(_attributes(statement, module))
     modules = {name: _digest(_load(name), symbols) for name, symbols in sorted(needed.items())}
     for pattern in stage.data_files:
         for path in sorted(REPOSITORY.glob(pattern)):
@@ -89,14 +95,21 @@ def _load(name: str) -> _Module | None:
             continue
         names = _defined_names(statement)
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            for bound in names:
-                module.imports.setdefault(bound, []).append(statement)
+            for bound, alias in zip(names, statement.names, strict=True):
+                module.imports.setdefault(bound, []).append(_single_import(statement, alias))
         elif names:
             for bound in names:
                 module.definitions.setdefault(bound, []).append(statement)
         else:
             module.effects.append(statement)
     return module
+
+
+def _single_import(statement: ast.Import | ast.ImportFrom, alias: ast.alias) -> ast.stmt:
+    """`from m import a, b` as `from m import a`: b must not count for those who need a."""
+    if isinstance(statement, ast.Import):
+        return ast.Import(names=[alias])
+    return ast.ImportFrom(module=statement.module, names=[alias], level=statement.level)
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
@@ -131,18 +144,13 @@ def _closure(module: _Module, symbol: str) -> set[str]:
 
 
 def _names(node: ast.AST) -> list[str]:
-    found = []
-    for child in ast.walk(node):
-        if isinstance(child, ast.Name):
-            found.append(child.id)
-        elif isinstance(child, ast.Constant) and isinstance(child.value, str) and child.value.isidentifier():
-            found.append(child.value)  # forward references and getattr by name
-    return found
+    return [child.id for child in ast.walk(node) if isinstance(child, ast.Name)]
 
 
 def _statements(module: _Module, symbols: set[str]) -> list[ast.stmt]:
     if WHOLE in symbols:
-        return module.tree.body
+        imports = [one for group in module.imports.values() for one in group]
+        return [s for s in module.tree.body if not isinstance(s, ast.Import | ast.ImportFrom)] + imports
     chosen = list(module.effects)
     for symbol in sorted(symbols):
         chosen.extend(module.definitions.get(symbol, []))
@@ -165,6 +173,26 @@ def _targets(statement: ast.stmt, module: _Module) -> list[tuple[str, str]]:
                 else:
                     found.append((parent, alias.name))
     return [(name, symbol) for name, symbol in found if name.partition(".")[0] not in sys.stdlib_module_names]
+
+
+def _bound_module(statement: ast.stmt, module: _Module) -> str | None:
+    """`from assets import schemas` at top level binds a project module: what counts is how it is used."""
+    if not isinstance(statement, ast.ImportFrom) or len(statement.names) != 1:
+        return None
+    name = f"{_absolute(statement, module)}.{statement.names[0].name}"
+    return name if _is_project_module(name) else None
+
+
+def _attributes(statement: ast.stmt, module: _Module) -> list[tuple[str, str]]:
+    """(module, symbol) for each `schemas.ORDER`; the whole module where its name is used in another way."""
+    found: list[tuple[str, str]] = []
+    owners = {id(n.value): n.attr for n in ast.walk(statement) if isinstance(n, ast.Attribute)}
+    for node in ast.walk(statement):
+        if isinstance(node, ast.Name) and node.id in module.imports:
+            for imported in module.imports[node.id]:
+                if target := _bound_module(imported, module):
+                    found.append((target, owners.get(id(node), WHOLE)))
+    return found
 
 
 def _absolute(node: ast.ImportFrom, module: _Module) -> str:

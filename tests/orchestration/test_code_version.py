@@ -74,6 +74,6 @@ def test_checks_and_their_thresholds_are_not_part_of_the_data(copy: Path) -> Non
 
 
 def test_the_training_program_counts_for_checkpoints_only(copy: Path) -> None:
-    first = "from __future__ import annotations\n"
-    found = changed_by(copy, "training/order_dataset.py", first, first + "\nNEW_CONSTANT = 1\n")
+    method = "class OrderLoader:\n"
+    found = changed_by(copy, "training/order_dataset.py", method, method + "    new_constant = 1\n")
     assert found == {"base_checkpoints"}
