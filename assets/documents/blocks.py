@@ -15,6 +15,7 @@ from datatrove.pipeline.extractors.base import ExtractorSandbox
 from assets.build import Segment
 from assets.documents.engine import write_part
 from assets.documents.extraction import Extracted, Extraction, Format, extract
+from assets.documents.report import excerpt
 from assets.schemas import DOCUMENTS, FILTERED
 from assets.sources.warc import read_capture
 
@@ -25,8 +26,6 @@ DOCUMENT_PART = DOCUMENTS.append(pa.field("detail", pa.string()))
 
 DECISION_PART = FILTERED.append(pa.field("failure", pa.string())).append(pa.field("excerpt", pa.string()))
 """A part of filtered_documents: the table, the broken rule in words, and the start of the text for samples."""
-
-EXCERPT_CHARACTERS = 200
 
 
 class CaptureReader(PipelineStep):
@@ -59,7 +58,8 @@ class SandboxedExtractor(PipelineStep):
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
         """Every document comes out, extracted or with its drop reason."""
-        with ExtractorSandbox(timeout=self.recipe.timeout_s, warmup_text=(b"<p>warm</p>", "text/html")) as sandbox:
+        warm_up: Any = (b"<p>warm</p>", "text/html")  # a tuple is passed on as arguments
+        with ExtractorSandbox(timeout=self.recipe.timeout_s, warmup_text=warm_up) as sandbox:
             for document in data:
                 with self.track_time():
                     result = self._extract(sandbox, document)
@@ -109,7 +109,7 @@ def decision_row(document: Document) -> Row:
         "signals": sorted(metadata["signals"].items()),
         "characters": len(text),
         "utf8_bytes": len(text.encode()),
-        "excerpt": " ".join(text[: 2 * EXCERPT_CHARACTERS].split())[:EXCERPT_CHARACTERS],
+        "excerpt": excerpt(text),
     }
 
 

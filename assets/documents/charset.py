@@ -61,7 +61,7 @@ def decode(payload: bytes, content_type: str | None, *, max_replaced_share: floa
             return Decoded(payload.decode(encoding), encoding, 0)
         except UnicodeDecodeError:
             continue
-    guess = _known(_guess(payload))
+    guess = _guess(payload)
     for encoding in [*declared, *([guess] if guess else [])]:
         decoded = _lenient(payload, encoding, max_replaced_share)
         if decoded is not None:
@@ -92,10 +92,11 @@ def _known(name: str) -> str | None:
     return _SUPERSETS.get(normal, normal)
 
 
-def _guess(payload: bytes) -> str:
+def _guess(payload: bytes) -> str | None:
     from resiliparse.parse.encoding import detect_encoding
 
-    return detect_encoding(payload[:GUESS_BYTES], from_html_meta=False)
+    name = detect_encoding(payload[:GUESS_BYTES], from_html_meta=False)
+    return _known(name) if name else None
 
 
 def _lenient(payload: bytes, encoding: str, max_replaced_share: float) -> Decoded | None:

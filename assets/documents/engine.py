@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, set_start_method
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ _PRELOAD = (
 """Imported once by the fork server: workers, and the sandboxes that they fork, start in milliseconds instead of a second."""
 
 _MERGE_ROWS = 64  # rows of each part in memory while merging
-_WRITE_ROWS = 256  # rows of one row group: the reading stage takes one group per task
+_WRITE_ROWS = 128  # rows of one row group: the reading stage takes one group per task
 
 
 class PoolExecutor(LocalPipelineExecutor):
@@ -48,7 +48,7 @@ class PoolExecutor(LocalPipelineExecutor):
             return
         context = get_context("forkserver")
         context.set_forkserver_preload(list(_PRELOAD))
-        with ProcessPoolExecutor(min(self.workers, len(waiting)), context, _quiet) as pool:
+        with ProcessPoolExecutor(min(self.workers, len(waiting)), context, _prepare_worker) as pool:
             futures = [pool.submit(self._run_for_rank, rank) for rank in waiting]
             try:
                 for future in as_completed(futures):
@@ -65,12 +65,14 @@ class PoolExecutor(LocalPipelineExecutor):
                     future.cancel()
 
 
-def _quiet() -> None:
-    """datatrove prints every task to stderr; what a stage says goes through Progress and its report."""
+def _prepare_worker() -> None:
+    """A worker is silent (what a stage says goes through Progress and its report), has one thread, and forks its
+    sandboxes: it inherited the fork server as its start method, which would import everything again."""
     from loguru import logger
 
     logger.disable("datatrove")
-    os.environ["OMP_NUM_THREADS"] = "1"  # the processes are the parallelism
+    set_start_method("fork", force=True)
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def run_pipeline(

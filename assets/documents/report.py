@@ -47,8 +47,8 @@ class ExtractionTally:
             self.kept += 1
             self.formats[row["format"]] += 1
             self.characters[row["format"]].append(len(row["text"]))
-            excerpt = _excerpt(row["text"])
-            self.samples.offer("", (row["url"], row["format"], len(row["text"]), row["title"], excerpt), SAMPLES_KEPT)
+            text = row["text"]
+            self.samples.offer("", (row["url"], row["format"], len(text), row["title"], excerpt(text)), SAMPLES_KEPT)
         else:
             self.dropped[reason] += 1
             self.samples.offer(reason, (reason, row["url"], row["detail"]), SAMPLES_PER_REASON)
@@ -172,7 +172,8 @@ class FilterTally:
         )
 
 
-def _excerpt(text: str) -> str:
+def excerpt(text: str) -> str:
+    """The start of a text on one line, as samples show it."""
     return " ".join(text[: 2 * EXCERPT_CHARACTERS].split())[:EXCERPT_CHARACTERS]
 
 
