@@ -7,29 +7,27 @@ progress. Beside the request it leaves `logs/` and, after an error, `error.json`
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from training.errors import RequestError, TrainingError
 from training.process import die_with_parent
-
-die_with_parent()  # before the slow imports: the parent may end during them
-
-import argparse  # noqa: E402
-import contextlib  # noqa: E402
-import json  # noqa: E402
-import logging  # noqa: E402
-import os  # noqa: E402
-import sys  # noqa: E402
-import traceback  # noqa: E402
-from collections.abc import Callable, Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
-from typing import Any  # noqa: E402
-
-from training.errors import RequestError, TrainingError  # noqa: E402
-from training.request import TrainRequest, load_request  # noqa: E402
+from training.request import TrainRequest, load_request
 
 Report = Callable[[dict[str, Any]], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 trained to the last step, 1 stopped by an error that error.json describes."""
+    die_with_parent()  # before the slow imports: the parent may end during them
     parser = argparse.ArgumentParser(prog="training.main", description=__doc__.split("\n")[0])
     parser.add_argument("--request", type=Path, required=True, help="request.json, see training/request.py")
     path = parser.parse_args(arguments).request

@@ -65,10 +65,10 @@ class TrainingRecipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    total_steps: int = Field(800, gt=0, description="optimiser steps")
+    total_steps: int = Field(750, gt=0, description="optimiser steps")
     warmup_steps: int = Field(40, ge=0, description="steps of linear warm-up")
-    decay_steps: int = Field(160, ge=0, description="steps of linear decay at the end: the decay phase of the mixture")
-    peak_lr: float = Field(4e-3, gt=0, lt=1, description="learning rate of the stable phase")
+    decay_steps: int = Field(150, ge=0, description="steps of linear decay at the end: the decay phase of the mixture")
+    peak_lr: float = Field(6e-3, gt=0, lt=1, description="learning rate of the stable phase")
     min_lr_ratio: float = Field(0.1, ge=0, le=1, description="floor of the decay, as a share of peak_lr")
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW: memory of the gradient")
     beta2: float = Field(0.95, ge=0, lt=1, description="AdamW: memory of its square; 0.95 as in Llama")
@@ -78,7 +78,7 @@ class TrainingRecipe(BaseModel):
     local_batch_size: int = Field(8, gt=0, description="sequences a rank works on at once; more ranks or memory: tune")
     seed: int = Field(1, ge=0, description="initial weights; the order of the data has its own seed")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; bfloat16 on GPUs")
-    checkpoint_every_steps: int = Field(200, gt=0, description="besides these, the last step is always saved")
+    checkpoint_every_steps: int = Field(250, gt=0, description="besides these, the last step is always saved")
     early_checkpoint_steps: tuple[int, ...] = Field((1,), description="saved too, to see where the trend begins")
     dp_shard: int = Field(1, gt=0, description="FSDP2 ranks")
     dp_replicate: int = Field(1, gt=0, description="replicas of the FSDP group")

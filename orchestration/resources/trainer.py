@@ -32,6 +32,8 @@ POLL_S = 0.25
 STOP_GRACE_S = 10.0
 """How long torchrun may take to stop its ranks before it is killed."""
 TAIL_CHARACTERS = 3000
+FIXED_THREADS = {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
+"""Libraries must not choose their number of threads: it decides in which order sums are taken."""
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded before any fork: the child between fork and exec must not load libraries
@@ -122,7 +124,8 @@ def started(
     command += ["-m", PROGRAM, "--request", str(request_path)]
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     threads = str(request.get("threads", 1))
-    child = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": threads} | dict(environment)
+    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": threads, "HEADWATER_LAUNCHER_PID": str(os.getpid())}
+    child = os.environ | own | FIXED_THREADS | dict(environment)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
         process = subprocess.Popen(

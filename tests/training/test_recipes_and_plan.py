@@ -28,9 +28,9 @@ from training.request import ModelShape, Schedule
         (ModelRecipe, {"n_heads": 4, "n_kv_heads": 3}, "n_heads (4) must be a multiple of n_kv_heads (3)"),
         (ModelRecipe, {"dim": 12, "n_heads": 4}, "dim / n_heads = 3 must be even"),
         (ModelRecipe, {"width": 12}, "Extra inputs are not permitted"),
-        (TrainingRecipe, {"warmup_steps": 700}, "warmup_steps (700) + decay_steps (160) exceed total_steps (800)"),
+        (TrainingRecipe, {"warmup_steps": 700}, "warmup_steps (700) + decay_steps (150) exceed total_steps (750)"),
         (TrainingRecipe, {"dp_shard": 2}, "global_batch_size (8) must be a multiple of local_batch_size"),
-        (TrainingRecipe, {"early_checkpoint_steps": [0]}, "must lie in 1..800"),
+        (TrainingRecipe, {"early_checkpoint_steps": [0]}, "must lie in 1..750"),
     ],
 )
 def test_a_broken_recipe_is_explained(recipe: Any, keys: dict[str, Any], rule: str) -> None:
@@ -40,7 +40,7 @@ def test_a_broken_recipe_is_explained(recipe: Any, keys: dict[str, Any], rule: s
 
 
 def test_checkpoints_are_early_regular_and_last() -> None:
-    assert TrainingRecipe().checkpoint_steps == [1, 200, 400, 600, 800]
+    assert TrainingRecipe().checkpoint_steps == [1, 250, 500, 750]
     short = TrainingRecipe(total_steps=12, warmup_steps=2, decay_steps=4, early_checkpoint_steps=(1, 5))
     assert short.checkpoint_steps == [1, 5, 12]
 
@@ -65,7 +65,7 @@ def test_the_plan_of_the_demo() -> None:
     model, training = ModelRecipe(), TrainingRecipe()
     plan = compute_plan_of(model, training, 8192, 8150)
     assert 3.0e6 < plan["parameters"] < 3.5e6
-    assert plan["tokens"] == 800 * 8 * 256
+    assert plan["tokens"] == 750 * 8 * 256
     assert plan["flops_6nd"] == 6 * plan["parameters"] * plan["tokens"]
     parameters = count_parameters(model, 8192)
     assert plan["flops"] == flops_per_token(model, parameters) * plan["tokens"]

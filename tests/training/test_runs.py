@@ -18,15 +18,24 @@ from assets.build import BuildError, SilentProgress
 from orchestration.resources import trainer
 from orchestration.resources.trainer import LocalTrainer
 from tests.training.tiny import tiny_request, write_request
-from training.monitor import read_metrics
+from training.errors import RequestError, ResumeMismatchError
+from training.main import check_ranks
+from training.request import TrainRequest
 
 EXACT = ("step", "loss", "gradient_norm", "learning_rate", "tokens_seen", "channel_loss")
 STOPPING = "tests.training.stopping_main"
 
 
+def read_metrics(output: Path) -> list[dict[str, Any]]:
+    """Whole lines of metrics.jsonl."""
+    path = output / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
+    return [json.loads(line) for line in lines]
+
+
 def exact(output: Path) -> list[dict[str, Any]]:
     """What must be the same bit for bit in every line of metrics.jsonl."""
-    return [{name: line[name] for name in EXACT} for line in read_metrics(output / "metrics.jsonl")]
+    return [{name: line[name] for name in EXACT} for line in read_metrics(output)]
 
 
 def weights(output: Path) -> dict[str, str]:
@@ -119,8 +128,19 @@ def test_a_nan_stops_the_run_and_leaves_the_last_checkpoint_whole(
         train(tmp_path, request, monkeypatch, STOP_AFTER_STEP="3", STOP_HOW="nan")
     assert sorted(weights(tmp_path / "out")) == ["step-00000001"]
     assert [line["step"] for line in exact(tmp_path / "out")] == [1, 2]
-    with pytest.raises(BuildError, match=r"ResumeMismatchError: .*seed: 7 -> 8"):
-        train(tmp_path, request | {"seed": 8})
+
+
+def test_a_checkpoint_of_another_run_is_refused_field_by_field(undisturbed: Path, data: Path) -> None:
+    from training.checkpoints import check_resumable
+
+    folder = undisturbed / "checkpoints/step-00000003"
+    request = tiny_request(data, undisturbed)
+    check_resumable(folder, TrainRequest.model_validate(request | {"threads": 2, "parallelism": {"tp": 2}}))
+    request["schedule"]["peak_lr"] = 0.02
+    request["data"]["order_fingerprint"] = "order-2"
+    with pytest.raises(ResumeMismatchError) as caught:
+        check_resumable(folder, TrainRequest.model_validate(request))
+    assert "data.order_fingerprint: 'order-1' -> 'order-2'; schedule.peak_lr: 0.01 -> 0.02." in str(caught.value)
 
 
 def ranks_of(marker: str) -> list[psutil.Process]:
@@ -153,7 +173,7 @@ def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signa
     environment = os.environ | {"STOP_AFTER_STEP": "2", "STOP_HOW": "hang"}
     launcher = subprocess.Popen([sys.executable, "-c", code, str(request)], env=environment)
     try:
-        assert wait_until(lambda: len(read_metrics(tmp_path / "out/metrics.jsonl")) == 2)
+        assert wait_until(lambda: len(read_metrics(tmp_path / "out")) == 2)
         assert len(ranks_of(str(request))) == 4  # launcher, agent, two ranks
     finally:
         launcher.send_signal(ending)
@@ -161,12 +181,14 @@ def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signa
     assert wait_until(lambda: not ranks_of(str(request))), ranks_of(str(request))
 
 
-def test_a_refused_request_and_a_wrong_number_of_ranks_say_why(data: Path, tmp_path: Path) -> None:
+def test_a_refused_request_and_a_wrong_number_of_ranks_say_why(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(BuildError, match=r"RequestError: request .* breaks 1 rule"):
         train(tmp_path, tiny_request(data, tmp_path / "out", optimizer={}))
-    from training.main import check_ranks
-    from training.request import TrainRequest
-
-    os.environ.pop("WORLD_SIZE", None)
-    with pytest.raises(Exception, match="start this program with torchrun"):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(RequestError, match="start this program with torchrun"):
+        check_ranks(TrainRequest.model_validate(tiny_request(data, tmp_path / "out")))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RequestError, match="needs 1 ranks, torchrun started 2"):
         check_ranks(TrainRequest.model_validate(tiny_request(data, tmp_path / "out")))
