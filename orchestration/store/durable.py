@@ -106,8 +106,23 @@ def sync_folders(folders: Iterable[Path]) -> None:
             os.close(fd)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make a small tree that another library wrote durable, file by file."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            fd = os.open(os.path.join(root, name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync_folders([Path(root)])
+
+
 def sync_filesystem(folder: Path) -> None:
-    """Make everything written so far in the filesystem of `folder` durable, in one call."""
+    """Make everything written so far in the filesystem of `folder` durable, in one call.
+
+    It also waits for what other programs wrote there: worth it for many files, never for a few.
+    """
     if not sys.platform.startswith("linux"):
         os.sync()
         return

@@ -73,7 +73,7 @@ class GitRefs:
             self._refuse_clash(kind, name, word)
             self._repository.references.create(kind + name, commit)
 
-        self._change(kind + name, f"create the {word} {name}", write)
+        self._change(kind + name, f"create the {word} {name}", write, commit)
 
     def _refuse_clash(self, kind: str, name: str, word: str) -> None:
         for other_kind, other_word in ((BRANCHES, "branch"), (TAGS, "tag")):
@@ -97,7 +97,7 @@ class GitRefs:
                 )
             reference.set_target(new)
 
-        self._change(BRANCHES + branch, f"move the branch {branch}", write)
+        self._change(BRANCHES + branch, f"move the branch {branch}", write, new)
 
     def delete(self, branch: str) -> None:
         """Remove a branch name."""
@@ -108,9 +108,9 @@ class GitRefs:
                 raise RefNotFoundError(f"there is no branch {branch!r}")
             reference.delete()
 
-        self._change(BRANCHES + branch, f"delete the branch {branch}", write)
+        self._change(BRANCHES + branch, f"delete the branch {branch}", write, None)
 
-    def _change(self, full_name: str, action: str, write: Callable[[], None]) -> None:
+    def _change(self, full_name: str, action: str, write: Callable[[], None], target: str | None) -> None:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         with (
             durable.typed_errors(action),
@@ -122,7 +122,23 @@ class GitRefs:
                 except (OSError, pygit2.GitError) as error:
                     if "old reference value does not match" in str(error):  # a Git process was faster
                         raise LostRaceError(f"{full_name} moved meanwhile; read it again and retry") from error
+                    if self._is_done(full_name, target):
+                        return self._confirm(full_name, action)
                     self._await_git_lock(full_name, error, deadline)
+
+    def _is_done(self, full_name: str, target: str | None) -> bool:
+        reference = self._repository.references.get(full_name)
+        return (str(reference.target) if reference else None) == target
+
+    def _confirm(self, full_name: str, action: str) -> None:
+        """libgit2 failed after its rename, in the sync of the folder: the ref did change. Sync again, or say so."""
+        try:
+            durable.sync_folders([(Path(self._repository.path) / full_name).parent])
+        except OSError as error:
+            raise StoreUnavailableError(
+                f"{action}: done, but the disk did not confirm it ({error}), so that a power loss may undo it. "
+                "Check the disk, then read the store again before going on."
+            ) from error
 
     def _await_git_lock(self, full_name: str, error: Exception, deadline: float) -> None:
         """Wait for Git's own lock file, or remove it when its holder must be dead; else re-raise."""

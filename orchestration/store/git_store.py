@@ -364,7 +364,7 @@ def _create(folder: Path) -> None:
         first = objects.add_commit(tree, [], encode_message("An empty Headwater store", {}), int(time.time()))
         objects.write()
         repository.references.create(BRANCHES + MAIN, first)
-        durable.sync_filesystem(temporary)
+        durable.sync_tree(temporary)
         try:
             os.rename(temporary, folder)
         except OSError:

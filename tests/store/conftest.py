@@ -5,6 +5,7 @@ A backend is a `Backend`: how to open it, and how a test can reach the stored by
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,13 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
 @pytest.fixture
 def store(backend: Backend) -> VersionedStore:
     return backend.open()
+
+
+@pytest.fixture(autouse=True)
+def quick_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests kill processes, not the machine: what fsync adds is the order it stands in, which
+    test_nothing_is_named_before_it_is_durable checks; waiting for the disk would be most of the time."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 
 def tree(store: VersionedStore, ref: str = "main") -> dict[str, bytes]:

@@ -15,6 +15,7 @@ import pytest
 from orchestration.store import durable, git_refs
 from orchestration.store.contract import StoreUnavailableError
 from orchestration.store.git_store import GitStore
+from tests.campaigns.store_faults import Fault, inject
 from tests.store.conftest import tree
 
 CALLS = ("write", "fsync", "rename", "link", "mkdir", "open")
@@ -166,6 +167,24 @@ def test_nothing_is_named_before_it_is_durable(tmp_path: Path, monkeypatch: pyte
     assert tree(store) == {"a/b": b"1", "c": b"by path"}
 
 
+def test_a_ref_that_moved_although_its_sync_failed_is_not_reported_as_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = GitStore.at(tmp_path / "store.git")
+    target = store.resolve("main")
+    refs = git_refs.GitRefs(store.repository, tmp_path / "lock")
+
+    def write() -> None:
+        store.repository.references.create("refs/heads/b", target)
+        raise OSError("failed to fsync the parent")
+
+    refs._change("refs/heads/b", "create the branch b", write, target)
+    store.delete_branch("b")
+    monkeypatch.setattr(durable, "sync_folders", lambda _: os.close(9999))
+    with pytest.raises(StoreUnavailableError, match="create the branch b: done, but the disk did not confirm"):
+        refs._change("refs/heads/b", "create the branch b", write, target)
+
+
 def test_a_disk_that_is_full_for_libgit2_too(tmp_path: Path) -> None:
     """The kernel refuses every write of the process, also those made inside libgit2 (the refs)."""
     store = GitStore.at(tmp_path / "store.git")
@@ -243,3 +262,14 @@ def test_creating_a_store_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.
         except StoreUnavailableError:
             assert not (tmp_path / "store.git").exists()
     assert tree(GitStore.at(tmp_path / "store.git")) == {}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault("write", "ENOSPC", 9), Fault("fsync", "EIO", 4), Fault("rename", "KILL", 3), Fault("rename", "KILL", 9)],
+    ids=str,
+)
+def test_a_slice_of_the_campaign_of_system_calls(tmp_path: Path, fault: Fault) -> None:
+    row = inject(tmp_path, fault)
+    assert row.met
+    assert row.problem == ""

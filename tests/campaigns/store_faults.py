@@ -1,0 +1,156 @@
+"""Every system call that writes the store fails once, or kills the process: the store must stay whole.
+
+    python -m tests.campaigns.store_faults     about 180 runs, 2 minutes; writes docs/results/store_faults.json
+
+A child makes a branch, a commit of two files (one by path), a merge and a tag; strace makes its n-th
+fsync, write, rename, mkdir, link, unlink or flock fail, for every n until the child gets through, so
+libgit2's own calls are met too. After each run: every ref reads as the old content or the new, verify and
+`git fsck --full --strict` find nothing, and the next commit works.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestration.store import git_refs
+from orchestration.store.contract import StoreUnavailableError
+from orchestration.store.git_store import GitStore
+
+ROOT = Path(__file__).resolve().parents[2]
+CALLS = {
+    "fsync": ("EIO", "KILL"),
+    "write": ("ENOSPC", "KILL"),
+    "rename": ("ENOSPC", "KILL"),
+    "mkdir": ("ENOSPC", "KILL"),
+    "link": ("EIO", "KILL"),
+    "unlink": ("KILL",),
+    "flock": ("KILL",),
+}
+MOST_CALLS = 150
+TYPED_ERROR = 3  # exit status of a child that met StoreUnavailableError
+
+
+@dataclass(frozen=True)
+class Fault:
+    """The n-th system call of one kind fails with an error, or kills (KILL)."""
+
+    call: str
+    effect: str
+    nth: int
+
+    def __str__(self) -> str:
+        return f"{self.call}-{self.effect}-{self.nth}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one fault did. `met`: the child came as far as that call. `problem`: empty, or what was broken."""
+
+    call: str
+    effect: str
+    nth: int
+    met: bool
+    outcome: str
+    problem: str
+
+
+def child(folder: Path) -> int:
+    """The work that is disturbed."""
+    store = GitStore.at(folder / "store.git")
+    try:
+        store.create_branch("build")
+        store.commit("build", {"a/1": b"new", "c/d": folder / "source"}, message="staged")
+        store.merge("build", message="published")
+        store.tag("v1", "main")
+    except StoreUnavailableError:
+        return TYPED_ERROR
+    return 0
+
+
+def _content(store: GitStore, ref: str) -> dict[str, bytes]:
+    return {info.path: store.read_bytes(ref, info.path) for info in store.list(ref)}
+
+
+def inject(folder: Path, fault: Fault) -> Row:
+    """One run in an empty folder."""
+    (folder / "source").write_bytes(b"by path")
+    store = GitStore.at(folder / "store.git")
+    store.commit("main", {"a/1": b"1", "b": b"2"}, message="base")
+    effect = "signal=KILL" if fault.effect == "KILL" else f"error={fault.effect}"
+    injection = ["-e", f"trace={fault.call}", "-e", f"inject={fault.call}:{effect}:when={fault.nth}"]
+    trace = folder / "trace.txt"
+    command = [
+        "strace",
+        "-f",
+        "-qq",
+        "-o",
+        str(trace),
+        *injection,
+        sys.executable,
+        "-m",
+        "tests.campaigns.store_faults",
+        str(folder),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    met = done.returncode != 0 or "INJECTED" in trace.read_text(errors="replace")
+    outcome = {0: "done", TYPED_ERROR: "typed error", -9: "killed"}.get(done.returncode, "crashed")
+    problem = done.stderr[-500:] if outcome == "crashed" else _examine(folder)
+    return Row(fault.call, fault.effect, fault.nth, met, outcome, problem)
+
+
+def _examine(folder: Path) -> str:
+    """What is wrong with the store after a fault; empty if nothing is."""
+    old = {"a/1": b"1", "b": b"2"}
+    new = {**old, "a/1": b"new", "c/d": b"by path"}
+    store = GitStore.at(folder / "store.git")
+    for name in [*store.branches(), *store.tags()]:
+        if _content(store, name) not in (old, new):
+            return f"{name} is neither the old content nor the new"
+    if damage := store.verify().damage:
+        return f"verify: {damage}"
+    fsck = subprocess.run(["git", "fsck", "--full", "--strict"], cwd=store.folder, capture_output=True, text=True)
+    if fsck.returncode != 0 or "error" in fsck.stderr:
+        return f"git fsck: {fsck.stdout}{fsck.stderr}"
+    git_refs.STALE_LOCK_S = 0.05  # a killed child may leave Git's lock; do not wait the usual 10 s
+    store.commit("main", {"next": b"3"}, message="next")
+    return "" if _content(store, "main")["next"] == b"3" else "the next commit is not readable"
+
+
+def main() -> int:
+    """The whole sweep; exits 1 if any run left a problem."""
+    if not shutil.which("strace"):
+        print("this campaign needs strace: install it (apt-get install strace)")
+        return 1
+    rows: list[Row] = []
+    table = []
+    for call, effects in CALLS.items():
+        for effect in effects:
+            for nth in range(1, MOST_CALLS):
+                with tempfile.TemporaryDirectory() as folder:
+                    row = inject(Path(folder), Fault(call, effect, nth))
+                if not row.met:
+                    break
+                rows.append(row)
+            mine = [row for row in rows if (row.call, row.effect) == (call, effect)]
+            counts = {name: sum(row.outcome == name for row in mine) for name in sorted({row.outcome for row in mine})}
+            table.append({"call": call, "effect": effect, "faults": len(mine), "outcomes": counts})
+            print(f"{call:<8} {effect:<8} {len(mine):4} faults  {counts}", flush=True)
+    problems = [row for row in rows if row.problem]
+    for row in problems:
+        print(f"PROBLEM {row}")
+    print(f"{len(rows)} faults, {len(problems)} problems (goal: 0)")
+    target = ROOT / "docs" / "results" / "store_faults.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    summary = {"goal": "0 problems", "faults": len(rows), "problems": [str(row) for row in problems], "rows": table}
+    target.write_text(json.dumps(summary, indent=1) + "\n")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(child(Path(sys.argv[1])) if len(sys.argv) > 1 else main())
