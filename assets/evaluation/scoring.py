@@ -89,6 +89,8 @@ def for_each_checkpoint(
     def one(checkpoint: Checkpoint) -> Result:
         return score(checkpoint, Scorer.load(checkpoint, batch_tokens=batch_tokens))
 
+    import transformers.models.llama.modeling_llama  # noqa: F401  its lazy import is not safe in two threads at once
+
     results: list[Result] = []
     with _single_torch_thread(), ThreadPoolExecutor(max_workers=max(1, min(workers, len(checkpoints)))) as pool:
         for checkpoint, result in zip(checkpoints, pool.map(one, checkpoints), strict=True):
@@ -121,7 +123,7 @@ class Scorer:
     def load(cls, checkpoint: Checkpoint, *, batch_tokens: int = 4096) -> Scorer:
         """Read a checkpoint's export. Raises BuildError if the weights are not those that training recorded."""
         import safetensors.torch
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 
         where = f"checkpoint {checkpoint.run} step {checkpoint.step}"
         with checkpoint.weights.open("rb") as file:
