@@ -35,6 +35,21 @@ def _total_memory() -> int:
     return psutil.virtual_memory().total
 
 
+def settle_math_library() -> None:
+    """Call the vectorised functions once on one thread, before the first parallel call.
+
+    One run of some dozens, started on an overloaded machine, took its first AdamW step with square roots
+    wrong by 2e-4 in one thread's half of a tensor: as if the math library had chosen its code while two
+    threads were inside it. Not reproduced since; the cause is an inference, the precaution costs a millisecond.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    numbers = torch.linspace(0.1, 0.9, 4096)
+    for name in ("sqrt", "rsqrt", "exp", "log", "sin", "cos", "tanh", "erf", "sigmoid"):
+        getattr(torch, name)(numbers)
+    torch.set_num_threads(threads)
+
+
 def sum_gradients(model: torch.nn.Module) -> None:
     """Make data-parallel gradients plain sums, as torchtitan's loss (already divided by all tokens) expects.
 

@@ -88,6 +88,7 @@ def run(request: TrainRequest, report: Report) -> None:
     from training import cpu_support
 
     cpu_support.enable()
+    cpu_support.settle_math_library()
 
     import torch.distributed as dist
 
