@@ -219,10 +219,14 @@ def log(
     json: Json = False,
 ) -> None:
     """History of the data, newest first."""
+    from itertools import islice
+
     from orchestration import render
+    from orchestration.publish import STAGED
     from orchestration.workplace import open_workplace
 
-    render.log(list(open_workplace().store.log(ref, path, limit)), as_json=json)
+    published = (c for c in open_workplace().store.log(ref, path) if STAGED not in c.metadata)
+    render.log(list(islice(published, limit)), as_json=json)
 
 
 @app.command()

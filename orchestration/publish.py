@@ -33,6 +33,9 @@ from orchestration.store.contract import VersionedStore
 from quality.asset_checks import NamedOutcome, run_checks
 from quality.outcome import Evidence
 
+STAGED = "staged_on"
+"""Metadata key of commits on build branches: the history of published data leaves them out."""
+
 
 class StaleInputError(Exception):
     """Something upstream is stale or missing: building on it would serve old data as new."""
@@ -252,7 +255,9 @@ class Publisher:
         put[folder + MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()
         put[folder + REPORT] = json.dumps(report_json.encode(report), ensure_ascii=False).encode()
         existing = any(True for _ in self.store.list(branch, folder))
-        self.store.commit(branch, put, [folder] if existing else [], message=f"Stage {stage.name}")
+        self.store.commit(
+            branch, put, [folder] if existing else [], message=f"Stage {stage.name}", metadata={STAGED: branch}
+        )
         return branch
 
     def _accepted(self, stage: Stage, manifest: dict[str, Any], catalog: Catalog) -> Publication:

@@ -22,12 +22,11 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
     console = render.console(as_json)
     driver = Driver(workplace, options)
     started, done = time.monotonic(), []
-    with driver.exclusive(), terminal(console) as bars, _quiet_libraries():
+    with driver.exclusive(), terminal(console), _quiet_libraries():
         for step in driver.steps():
             if step.assets:
-                console.print(f"[bold]{step.job}[/] {step.partition or ''}: {', '.join(step.assets)}", highlight=False)
+                console.print(f"[bold]{step.job}[/] {step.partition or ''}", highlight=False)
                 driver.execute(step)
-                bars.finish("done")
                 done.append(step)
     catalog = read_catalog(workplace.store)
     if not done:
