@@ -395,5 +395,7 @@ LINEAGE_CHECKPOINTS = schema(
 )
 """lineage_index/checkpoints.parquet: one row per saved checkpoint, sorted by run, step."""
 
-AUDIT = schema({"rule": pa.string(), "run": pa.string(), "checked": pa.int64(), "violations": pa.int64(), "example": pa.string()})
+AUDIT = schema(
+    {"rule": pa.string(), "run": pa.string(), "checked": pa.int64(), "violations": pa.int64(), "example": pa.string()}
+)
 """lineage_audit/findings.parquet: one row per rule and run."""

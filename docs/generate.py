@@ -10,7 +10,6 @@ import ast
 import itertools
 import re
 import sys
-import tokenize
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 
 from assets import schemas  # noqa: E402
 from assets.tables import VOLATILE_KEY  # noqa: E402
+from orchestration.column_docs import column_comments  # noqa: E402
 from orchestration.stages import GROUPS, STAGES  # noqa: E402
 
 DOTTED = {"frozen": "-. frozen .->", "pinned": "-. pinned .->", "records": "-.->"}
@@ -53,26 +53,6 @@ def graph() -> str:
             lines.append(f"  {before} {arrow} {after}")
     lines.append("```")
     return "\n".join(lines)
-
-
-def column_comments() -> dict[str, dict[str, str]]:
-    """Schema name -> column -> the comment beside it in assets/schemas.py."""
-    path = ROOT / "assets/schemas.py"
-    found: dict[str, dict[str, str]] = {}
-    comments: dict[int, str] = {}
-    with path.open("rb") as file:
-        for token in tokenize.tokenize(file.readline):
-            if token.type == tokenize.COMMENT:
-                comments[token.start[0]] = token.string.lstrip("# ")
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
-            columns = found.setdefault(node.targets[0].id, {})  # type: ignore[attr-defined]
-            for argument in node.value.args:
-                if isinstance(argument, ast.Dict):
-                    for key, value in zip(argument.keys, argument.values, strict=True):
-                        comment = comments.get(value.end_lineno or 0, comments.get(key.lineno, ""))  # type: ignore[union-attr]
-                        columns[key.value] = comment  # type: ignore[union-attr]
-    return found
 
 
 def docstrings() -> dict[str, str]:

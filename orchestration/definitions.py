@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 
 from assets.build import BuildError
+from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
 from orchestration.config import ConfigError
 from orchestration.offline import apply_offline_defaults
@@ -25,7 +26,7 @@ from orchestration.schedules import build_schedules
 from orchestration.sensors import build_sensors
 from orchestration.stages import GROUPS, STAGES, Stage
 from orchestration.store.contract import StoreError
-from orchestration.ui_metadata import materialization_metadata
+from orchestration.ui_metadata import latest_pictures, materialization_metadata
 from orchestration.workplace import open_workplace
 from quality.asset_checks import NamedOutcome, check_specs
 
@@ -50,8 +51,8 @@ def group_label(group: str) -> str:
     return f"{GROUPS.index(group) + 1}_{group}"
 
 
-def build_asset(stage: Stage) -> dg.AssetsDefinition:
-    """One row of stages.py as a Dagster asset with its checks."""
+def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
+    """One row of stages.py as a Dagster asset with its checks; `pictures` end its description."""
     upstream = {edge.upstream: edge for edge in stage.inputs if edge.kind != "previous"}
     reads = ", ".join(f"{e.upstream} ({e.kind})" for e in stage.inputs) or "the world"
     modules = ", ".join(f"`{m.replace('.', '/')}.py`" for m in stage.modules)
@@ -61,7 +62,7 @@ def build_asset(stage: Stage) -> dg.AssetsDefinition:
         group_name=group_label(stage.group),
         deps=sorted(upstream),
         partitions_def=PARTITIONS[stage.partition] if stage.partition else None,
-        description=f"{stage.sentence}\n\nReads: {reads}.\n\nCode: {modules}.",
+        description=f"{stage.sentence}\n\nReads: {reads}.\n\nCode: {modules}.\n\n{pictures}".strip(),
         kinds=set(stage.kinds),
         owners=[OWNERS.get(stage.group, "team:modelling")],
         tags={"stage": f"{STAGES.index(stage) + 1:02d}"},
@@ -152,12 +153,25 @@ def build_jobs() -> dict[str, Any]:
     }
 
 
+def published_pictures() -> dict[str, str]:
+    """Plots of what is published, for the descriptions; "Reload definitions" in the UI brings newer ones."""
+    workplace = open_workplace()
+    if not (workplace.home / "store.git").exists():
+        return {}
+    try:
+        catalog = read_catalog(workplace.store)
+        return {stage.name: latest_pictures(stage.name, workplace.store, catalog) for stage in STAGES}
+    except (StoreError, CatalogError) as error:
+        return {stage.name: f"No pictures: {error}" for stage in STAGES}
+
+
 def build_definitions() -> dg.Definitions:
     """The whole graph. Loads neither torch nor datatrove."""
     apply_offline_defaults(os.environ)
     jobs = build_jobs()
+    pictures = published_pictures()
     return dg.Definitions(
-        assets=[build_asset(stage) for stage in STAGES],
+        assets=[build_asset(stage, pictures.get(stage.name, "")) for stage in STAGES],
         jobs=list(jobs.values()),
         schedules=build_schedules(jobs),
         sensors=build_sensors(jobs),

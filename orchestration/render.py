@@ -16,12 +16,16 @@ from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import Status
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
 
+PLAIN_WIDTH = 160
 STATE_STYLE = {"fresh": "green", "stale": "yellow", "missing": "red", "history": "dim"}
 
 
 def console(as_json: bool = False) -> Console:
     """For people: standard output, or standard error while standard output carries JSON."""
-    return Console(stderr=as_json, highlight=False)
+    found = Console(stderr=as_json, highlight=False)
+    if not found.is_terminal:
+        found.width = PLAIN_WIDTH  # a pipe has no width, and folded tables cannot be read or searched
+    return found
 
 
 def emit(value: Any) -> None:
@@ -35,7 +39,9 @@ def table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     right = set(numbers)
     for column in columns:
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        grid.add_column(
+            column, justify="right" if column in right else "left", overflow="fold", no_wrap=column in right
+        )
     return grid
 
 

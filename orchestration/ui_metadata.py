@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,13 +11,16 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from assets.build import Sample, StageReport
-from orchestration.catalog import prefix
-from orchestration.digest import table_name
+from orchestration import report_json
+from orchestration.catalog import Catalog, prefix
+from orchestration.column_docs import column_comments
+from orchestration.digest import REPORT, table_name
 from orchestration.publish import Publication
 from orchestration.stages import BY_NAME
 from orchestration.store.contract import VersionedStore
 
 SAMPLE_ROWS = 12
+DESCRIPTION_PLOTS = 2
 CELL_CHARACTERS = 160
 
 
@@ -32,10 +36,9 @@ def materialization_metadata(publication: Publication, store: VersionedStore) ->
     if report.tokens_out is not None:
         metadata["tokens"] = report.tokens_out
     for title, png in report.plots.items():
-        encoded = base64.b64encode(png).decode()
-        metadata[title] = dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
+        metadata[title] = dg.MetadataValue.md(_picture(title, png))
     for sample in report.samples:
-        metadata[sample.title] = dg.MetadataValue.md(_sample_table(sample))
+        metadata[sample.title] = _sample_table(sample)
     metadata["statistics"] = dg.MetadataValue.json(report.stats)
     metadata["inputs"] = dg.MetadataValue.md(_inputs_table(manifest["identity"]["inputs"]))
     stage = BY_NAME[manifest["asset"]]
@@ -60,22 +63,39 @@ def _dropped_table(report: StageReport) -> str:
     return "\n".join(lines)
 
 
-def _sample_table(sample: Sample) -> str:
-    lines = ["| " + " | ".join(sample.columns) + " |", "|" + "---|" * len(sample.columns)]
-    lines += ["| " + " | ".join(_cell(cell) for cell in row) + " |" for row in sample.rows[:SAMPLE_ROWS]]
-    if len(sample.rows) > SAMPLE_ROWS:
-        lines.append(f"\n{len(sample.rows) - SAMPLE_ROWS} more in `_report.json`.")
-    return "\n".join(lines)
+def _sample_table(sample: Sample) -> dg.TableMetadataValue:
+    records = [
+        dg.TableRecord({column: _cell(cell) for column, cell in zip(sample.columns, row, strict=True)})
+        for row in sample.rows[:SAMPLE_ROWS]
+    ]
+    columns = [dg.TableColumn(name=column, type="string") for column in sample.columns]
+    return dg.TableMetadataValue(records=records, schema=dg.TableSchema(columns=columns))
 
 
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
     text = " ".join(text.split())
-    if len(text) > CELL_CHARACTERS:
-        text = text[: CELL_CHARACTERS - 1] + "…"
-    for mark in ("\\", "|", "<", "`", "*", "_"):
-        text = text.replace(mark, f"\\{mark}")
-    return text
+    return text if len(text) <= CELL_CHARACTERS else text[: CELL_CHARACTERS - 1] + "…"
+
+
+def latest_pictures(asset: str, store: VersionedStore, catalog: Catalog) -> str:
+    """Markdown with the plots of the asset's newest publication: the UI shows those of a description at once."""
+    manifests = [m for (name, _), m in catalog.manifests.items() if name == asset]
+    if not manifests:
+        return ""
+    newest = max(manifests, key=lambda m: m["created_at"])
+    path = prefix(BY_NAME[asset], newest["partition"]) + REPORT
+    plots = report_json.decode(json.loads(store.read_bytes(catalog.commit, path))).plots
+    if not plots:
+        return ""
+    where = f"`{newest['partition']}`, " if newest["partition"] else ""
+    lines = [f"Newest: {where}{newest['created_at']}"]
+    lines += [_picture(title, png) for title, png in list(plots.items())[:DESCRIPTION_PLOTS]]
+    return "\n\n".join(lines)
+
+
+def _picture(title: str, png: bytes) -> str:
+    return f"![{title}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
 def _inputs_table(inputs: Mapping[str, Mapping[str, str]]) -> str:
@@ -100,7 +120,8 @@ def _schema_metadata(publication: Publication, store: VersionedStore) -> dict[st
     stage = BY_NAME[manifest["asset"]]
     path = store.local_path(publication.commit, prefix(stage, manifest["partition"]) + first)
     schema = pq.ParquetFile(path).schema_arrow
-    columns = [dg.TableColumn(name=field.name, type=str(field.type)) for field in schema]
+    comments = next((c for c in column_comments().values() if list(c) == schema.names), {})
+    columns = [dg.TableColumn(f.name, type=str(f.type), description=comments.get(f.name) or None) for f in schema]
     return {
         "dagster/column_schema": dg.TableSchema(columns=columns),
         "dagster/row_count": manifest["rows"].get(table_name(first), 0),

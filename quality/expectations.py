@@ -20,13 +20,13 @@ def check_limits(limits: Sequence[Limit], evidence: Evidence) -> Iterator[tuple[
     """Validate each limit; raises KeyError if a statistic is not measured, TypeError if it is no number."""
     if not limits:
         return
-    import great_expectations as gx
     import pandas as pd
+    from great_expectations.expectations.core import ExpectColumnValuesToBeBetween
 
     values = {limit.statistic: _number(limit, evidence) for limit in limits}
     batch = _batch_definition().get_batch(batch_parameters={"dataframe": pd.DataFrame([values])})
     for limit in limits:
-        expectation = gx.expectations.ExpectColumnValuesToBeBetween(
+        expectation = ExpectColumnValuesToBeBetween(
             column=limit.statistic, min_value=limit.minimum, max_value=limit.maximum
         )
         result = batch.validate(expectation, result_format="BOOLEAN_ONLY")
