@@ -21,7 +21,7 @@ def check_limits(limits: Sequence[Limit], evidence: Evidence) -> Iterator[tuple[
     if not limits:
         return
     import pandas as pd
-    from great_expectations.expectations.core import ExpectColumnValuesToBeBetween
+    from great_expectations.expectations.core.expect_column_values_to_be_between import ExpectColumnValuesToBeBetween
 
     values = {limit.statistic: _number(limit, evidence) for limit in limits}
     batch = _batch_definition().get_batch(batch_parameters={"dataframe": pd.DataFrame([values])})

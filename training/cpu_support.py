@@ -15,7 +15,7 @@ def enable() -> bool:
     """Let torchtitan run on CPU and gloo; returns whether anything had to be done."""
     if torch.cuda.is_available():
         return False
-    torch._utils._get_available_device_type = lambda: "cpu"
+    torch._utils._get_available_device_type = lambda: "cpu"  # type: ignore[attr-defined]
     missing = {
         "get_device_name": lambda device=None: "CPU",
         "get_device_properties": lambda device=None: types.SimpleNamespace(name="CPU", total_memory=_total_memory()),
@@ -62,7 +62,7 @@ def sum_gradients(model: torch.nn.Module) -> None:
     for module in sharded:
         module.set_force_sum_reduction_for_comms(True)
     if not sharded and hasattr(model, "register_comm_hook"):
-        model.register_comm_hook(None, _all_reduce_sum)
+        model.register_comm_hook(None, _all_reduce_sum)  # type: ignore[operator]
 
 
 def _all_reduce_sum(state, bucket):  # type: ignore[no-untyped-def]  # DDP compares annotations with the types themselves

@@ -27,7 +27,7 @@ def load_weights(dcp_folder: Path, shape: ModelShape) -> dict[str, torch.Tensor]
     with torch.device("meta"):
         parameters = dict(Transformer(model_args(shape)).named_parameters())
     weights: dict[str, Any] = {name: torch.empty(p.shape, dtype=torch.float32) for name, p in parameters.items()}
-    dcp.load(weights, checkpoint_id=str(dcp_folder), no_dist=True)
+    dcp.load(weights, checkpoint_id=str(dcp_folder), no_dist=True)  # type: ignore[attr-defined]
     return weights
 
 

@@ -100,7 +100,7 @@ def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[st
             pipelining_fn=pipeline_llm,
             build_optimizers_fn=build_optimizers,
             build_lr_schedulers_fn=build_lr_schedulers,
-            build_dataloader_fn=build_loader,
+            build_dataloader_fn=build_loader,  # type: ignore[arg-type]  # ours needs no tokenizer or batch size
             build_tokenizer_fn=None,
             build_loss_fn=lambda *_, **__: loss,
             build_metrics_processor_fn=build_monitor,

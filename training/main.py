@@ -28,7 +28,7 @@ Report = Callable[[dict[str, Any]], None]
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 trained to the last step, 1 stopped by an error that error.json describes."""
     die_with_parent()  # before the slow imports: the parent may end during them
-    parser = argparse.ArgumentParser(prog="training.main", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="training.main", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--request", type=Path, required=True, help="request.json, see training/request.py")
     path = parser.parse_args(arguments).request
     try:
@@ -68,7 +68,7 @@ def prepare(request: TrainRequest, logs: Path) -> None:
 
     torch.set_num_threads(request.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs time each step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid that costs time each step
 
 
 @contextlib.contextmanager

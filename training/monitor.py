@@ -55,7 +55,7 @@ class ChannelLoss:
         all_channels, all_labels = self._expected
         if isinstance(losses, DTensor):
             losses = losses.full_tensor()
-        row = (labels.storage_offset() - all_labels.storage_offset()) // all_labels.stride(0)
+        row = int(labels.storage_offset() - all_labels.storage_offset()) // all_labels.stride(0)
         channels = all_channels[row : row + labels.shape[0]].flatten().to(losses.device)
         sums = torch.zeros_like(self._total)
         for channel in range(sums.shape[1]):

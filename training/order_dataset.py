@@ -174,6 +174,11 @@ class OrderLoader:
         self.position = 0
         """Next sequence number of the whole run, the same on each rank."""
 
+    @property
+    def planned_sequences(self) -> int:
+        """Sequences of the whole order."""
+        return self._reader.sequences
+
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
         """Inputs with the channel of each target, and the targets; until the order is used up."""
         while True:

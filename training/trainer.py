@@ -14,6 +14,7 @@ from training.checkpoints import ListedCheckpoints
 from training.errors import OrderError
 from training.job import job_config, register
 from training.monitor import ChannelLoss, StepMonitor, truncate_metrics
+from training.order_dataset import OrderLoader
 from training.request import TrainRequest
 
 
@@ -28,7 +29,8 @@ class OrderedTrainer(Trainer):
         config = job_config(request)
         register(request, self.channel_loss, report)
         super().__init__(config)
-        planned = self.dataloader._reader.sequences
+        assert isinstance(self.dataloader, OrderLoader)
+        planned = self.dataloader.planned_sequences
         if planned < request.sequences:
             raise OrderError(
                 f"the order plans {planned} sequences, but {request.schedule.total_steps} steps of "
@@ -68,6 +70,7 @@ class OrderedTrainer(Trainer):
         self.checkpointer.load()
         if dist.get_rank() == 0:
             truncate_metrics(self.request.output / "metrics.jsonl", self.step)
+        assert isinstance(self.dataloader, OrderLoader)
         batches = self.batch_generator(self.dataloader)
         while self.should_continue_training():
             self.step += 1
