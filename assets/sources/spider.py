@@ -11,12 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import ctypes
 import hashlib
 import json
-import os
-import signal
 import sys
 import time
 from collections import deque
@@ -28,6 +24,7 @@ from urllib.parse import urlsplit
 import scrapy
 from scrapy.crawler import AsyncCrawlerProcess
 
+from assets.child_process import end_with_parent
 from assets.schemas import CAPTURES, document_id
 from assets.sources.config import SourceConfig, WebSource
 from assets.sources.fetch import CONTENT_TYPES, Fetched, Fetcher, ip_of, scrapy_settings
@@ -317,15 +314,6 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     rows = [spider.rows[url] for url in sorted(spider.rows)]
     write_table(Path(job["output"]), "captures", rows, CAPTURES)
     return spider.summary()
-
-
-def end_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, however that happens (Linux)."""
-    parent = os.getppid()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6", use_errno=True).prctl(1, signal.SIGKILL)  # 1 = PR_SET_PDEATHSIG
-    if parent == 1 or os.getppid() != parent:
-        sys.exit("the parent process is gone")
 
 
 def main() -> None:
