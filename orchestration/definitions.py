@@ -19,6 +19,7 @@ from orchestration.publish import (
     AlreadyRunningError,
     BlockedError,
     Publication,
+    PublishedOnceError,
     Publisher,
     StaleInputError,
 )
@@ -43,7 +44,10 @@ JOBS = {
     "audit_job": tuple(s.name for s in STAGES if s.group == "lineage"),
 }
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
-EXPECTED_ERRORS = (BuildError, ConfigError, StoreError, StaleInputError, AlreadyRunningError, BlockedError)
+EXPECTED_ERRORS = (
+    *(BuildError, ConfigError, StoreError),
+    *(StaleInputError, AlreadyRunningError, BlockedError, PublishedOnceError),
+)
 
 
 def group_label(group: str) -> str:

@@ -19,8 +19,8 @@ from orchestration.status import PLANNER, Item, Status, walk
 from orchestration.workplace import Workplace
 
 ALLOW_STALE_TAG = "headwater/allow_stale"
-BINDING_STAGES = (PLANNER, "order_manifest", "compute_plan", "base_checkpoints")
-"""Run assets that a run is for ever bound to: if one is stale, the recipe changed, and a new run is due."""
+BINDING_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "run" and stage.once)
+"""What a run is for ever bound to: if one is stale, the recipe changed, and a new run is due."""
 
 
 class RunFailedError(Exception):

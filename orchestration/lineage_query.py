@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from assets.lineage.queries import (
     CheckpointContent,
@@ -60,7 +61,7 @@ def answer(workplace: Workplace, subject: str, *, as_json: bool) -> None:
 
 
 def _print_history(history: DocumentHistory, out: Console) -> None:
-    out.print(f"[bold]{history.url}[/]")
+    out.print(f"[bold]{escape(history.url)}[/]")
     out.print(f"  doc_id {history.doc_id} · source {history.source} · crawl {history.crawl}")
     if history.stage:
         matched = f" (matched {history.matched_doc_id})" if history.matched_doc_id else ""
@@ -88,7 +89,7 @@ def _print_step(content: StepContent, out: Console) -> None:
     )
     table = render.table("", "document", "channel", "tokens", "sequences", numbers=["tokens"])
     for document in content.documents:
-        where = document.url or document.doc_id
+        where = escape(document.url or document.doc_id)
         table.add_row(where, document.channel, f"{document.tokens:,}", _shorten(document.sequences))
     out.print(table)
 

@@ -28,7 +28,7 @@ from orchestration.config import Config
 from orchestration.digest import MANIFEST, REPORT, data_version, file_sha256
 from orchestration.identity import Identity, identity
 from orchestration.stages import BY_NAME, Stage
-from orchestration.status import PLANNER, current_inputs, published_crawls, upstream_problems, walk
+from orchestration.status import CRAWL, PLANNER, current_inputs, differences, published_crawls, upstream_problems, walk
 from orchestration.store.contract import VersionedStore
 from quality.asset_checks import NamedOutcome, run_checks
 from quality.outcome import Evidence
@@ -39,6 +39,10 @@ STAGED = "staged_on"
 
 class StaleInputError(Exception):
     """Something upstream is stale or missing: building on it would serve old data as new."""
+
+
+class PublishedOnceError(Exception):
+    """Evidence of the web, or what a run is bound to, was to be replaced."""
 
 
 class AlreadyRunningError(Exception):
@@ -96,8 +100,10 @@ class Publisher:
             stale = self._refuse_stale(stage, partition, catalog)
             wanted = identity(stage, partition, self.config, self._input_versions(stage, partition, catalog))
             done = catalog.get(stage.name, partition)
-            if done and not self.force and done["fingerprint"] == wanted.fingerprint:
+            if done and (done["fingerprint"] == wanted.fingerprint or stage.name == CRAWL) and not self.force:
                 return self._accepted(stage, done, catalog)
+            if done and stage.once:
+                self._refuse_to_replace(stage, partition, done, wanted)
             return self._build(stage, partition, catalog, wanted, stale)
 
     def merge(self, staged: Staged) -> Publication:
@@ -141,6 +147,20 @@ class Publisher:
                 "--allow-stale (run tag headwater/allow_stale=true) overrides and is recorded."
             )
         return problems
+
+    def _refuse_to_replace(
+        self, stage: Stage, partition: str | None, done: Mapping[str, Any], wanted: Identity
+    ) -> None:
+        causes = "; ".join(differences(done["identity"], wanted)) or "it was to be built again"
+        remedy = (
+            "Crawl again: `headwater run --recrawl SOURCE`"
+            if stage.name == CRAWL
+            else "A changed recipe is a new run: `headwater run`, or a new partition of this asset"
+        )
+        raise PublishedOnceError(
+            f"{stage.name}[{partition}] is published and is never replaced, for what was made from it would no longer "
+            f"be true ({causes}). {remedy}."
+        )
 
     def _segments(self, stage: Stage, partition: str | None, catalog: Catalog) -> dict[str, list[Segment]]:
         """Segments per upstream asset, at the pinned commit for pinned edges, sorted by partition."""
@@ -330,6 +350,7 @@ __all__ = [
     "AlreadyRunningError",
     "BlockedError",
     "Publication",
+    "PublishedOnceError",
     "Publisher",
     "SilentProgress",
     "Staged",

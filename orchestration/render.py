@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from orchestration.catalog import Catalog
@@ -78,7 +79,8 @@ def status(found: Status, *, as_json: bool) -> None:
     for item in found.items.values():
         style = STATE_STYLE[item.state]
         why = "; ".join(item.causes[:3]) + (f" (+{len(item.causes) - 3} more)" if len(item.causes) > 3 else "")
-        grid.add_row(item.asset, item.partition or "", f"[{style}]{item.state}[/]", why, (item.version or "")[:12])
+        shown = f"[{style}]{item.state}[/]"
+        grid.add_row(item.asset, item.partition or "", shown, escape(why), (item.version or "")[:12])
     out = console()
     if not found.items:
         out.print("Nothing is built yet. `make demo` or `headwater run` begins.")
@@ -119,7 +121,7 @@ def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
     grid = table("Plan", "job", "partition", "asset", "why", "seconds", numbers=["seconds"])
     for row in rows:
         shown = "?" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        grid.add_row(row["job"], row["partition"] or "", row["asset"], "; ".join(row["why"][:2]), shown)
+        grid.add_row(row["job"], row["partition"] or "", row["asset"], escape("; ".join(row["why"][:2])), shown)
     out.print(grid)
     note = f", {len(rows) - len(known)} never built before (unknown)" if len(known) < len(rows) else ""
     out.print(f"About {sum(known):.0f} s{note}.")
@@ -133,7 +135,7 @@ def audit(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     grid = table("Audit", "rule", "run", "checked", "violations", "example", numbers=["checked", "violations"])
     for row in rows:
         style = "red" if row["violations"] else "green"
-        shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", row["example"] or "")
+        shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", escape(row["example"] or ""))
         grid.add_row(row["rule"], row["run"], *shown)
     console().print(grid)
 
@@ -146,7 +148,7 @@ def findings(rows: Sequence[Any], *, as_json: bool) -> None:
     grid = table("Doctor", "", "check", "found", "remedy")
     for row in rows:
         mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if row.severity == "error" else "[yellow]![/]")
-        grid.add_row(mark, row.name, row.found, "" if row.ok else row.remedy)
+        grid.add_row(mark, row.name, escape(row.found), "" if row.ok else escape(row.remedy))
     console().print(grid)
 
 
@@ -159,7 +161,7 @@ def verification(report: VerifyReport, *, as_json: bool) -> None:
     for damage in report.damage:
         out.print(f"[red]{damage.problem}[/] {damage.sha256}")
         for path in damage.paths:
-            out.print(f"  {path}")
+            out.print(f"  {escape(path)}")
         out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}")
     purged = f", {report.purged_objects} purged by takedown" if report.purged_objects else ""
     verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
@@ -175,7 +177,7 @@ def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:
         return
     grid = table("Log", "commit", "when", "message")
     for commit in commits:
-        grid.add_row(commit.id[:12], commit.committed_at, commit.message.splitlines()[0])
+        grid.add_row(commit.id[:12], commit.committed_at, escape(commit.message.splitlines()[0]))
     console().print(grid)
 
 
@@ -188,7 +190,7 @@ def diff(changes: Sequence[Change], *, as_json: bool) -> None:
     for change in changes:
         before = size(change.before.size_bytes) if change.before else ""
         after = size(change.after.size_bytes) if change.after else ""
-        grid.add_row(change.kind, change.path, before, after)
+        grid.add_row(change.kind, escape(change.path), before, after)
     out = console()
     out.print(grid if changes else "No difference.")
 

@@ -54,6 +54,7 @@ class Stage:
     sentence: str  # what it is and why, in the UI
     kinds: tuple[str, ...]
     resumable: bool = False  # an interrupted build continues from its output folder
+    once: bool = False  # a published partition is for ever: evidence of the web, or what a run is bound to
     data_files: tuple[str, ...] = ()  # globs of files in the repository that are read like code
 
     @property
@@ -77,6 +78,7 @@ STAGES: tuple[Stage, ...] = (
         modules=("assets.sources.crawl", "assets.sources.spider"),
         sentence="Everything one crawl of one source fetched, as WARC with an index: the untouched evidence that every later stage can be rebuilt from.",
         kinds=("warc", "scrapy"),
+        once=True,
     ),
     Stage(
         "crawl_delta",
@@ -204,6 +206,7 @@ STAGES: tuple[Stage, ...] = (
         modules=("assets.mixture.mixture",),
         sentence="The plan of one run: shares per channel and phase, held-out documents, and how often each document is used. It pins the corpus version for ever.",
         kinds=("parquet",),
+        once=True,
     ),
     Stage(
         "order_manifest",
@@ -214,6 +217,7 @@ STAGES: tuple[Stage, ...] = (
         modules=("assets.mixture.order",),
         sentence="Which pieces of which documents make up each training sequence: the record that answers at which step a page was seen.",
         kinds=("parquet",),
+        once=True,
     ),
     # --- training: torchtitan, watched
     Stage(
@@ -225,6 +229,7 @@ STAGES: tuple[Stage, ...] = (
         modules=("assets.training.plan",),
         sentence="Parameters, tokens, FLOPs, memory and time of the run, before it costs anything.",
         kinds=("json",),
+        once=True,
     ),
     Stage(
         "base_checkpoints",
@@ -236,6 +241,7 @@ STAGES: tuple[Stage, ...] = (
         modules=("assets.training.request", "training.main"),
         sentence="A Llama trained by torchtitan on exactly the planned order: one row, one folder and one safetensors export per saved step.",
         kinds=("pytorch", "torchtitan"),
+        once=True,
         resumable=True,
     ),
     Stage(

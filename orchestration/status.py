@@ -18,6 +18,9 @@ from orchestration.identity import Identity, identity
 from orchestration.partitions import newest_keys, previous_key
 from orchestration.stages import BY_NAME, STAGES, Edge, Stage
 
+CRAWL = "raw_crawl"
+"""What the world said at one time: evidence, never stale."""
+
 PLANNER = "mixture_manifest"
 """The first asset of a run: it reads what is on main and pins that commit for the rest of the run."""
 
@@ -93,7 +96,7 @@ def _edge_keys(
 
 def published_crawls(catalog: Catalog) -> list[str]:
     """Crawl partitions whose raw crawl is published: the ones that downstream must account for."""
-    return catalog.partitions("raw_crawl")
+    return catalog.partitions(CRAWL)
 
 
 def walk(catalog: Catalog, config: Config, extra_runs: Iterable[str] = ()) -> Status:
@@ -124,7 +127,7 @@ def _history(stage: Stage, key: str | None, catalog: Catalog) -> Item | None:
 def _judge(stage: Stage, key: str | None, catalog: Catalog, config: Config, crawls: list[str], status: Status) -> Item:
     manifest = catalog.get(stage.name, key)
     version = manifest["version"] if manifest else None
-    if stage.name == "raw_crawl" and manifest:
+    if stage.name == CRAWL and manifest:
         return Item(stage.name, key, "fresh", version=version)
     upstream = upstream_problems(stage, key, catalog, crawls, status)
     try:

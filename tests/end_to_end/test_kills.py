@@ -6,7 +6,7 @@ from pathlib import Path
 
 from orchestration.stages import GROUPS
 from tests.campaigns.kills import kill_chain, one_per_group
-from tests.end_to_end.conftest import Built
+from tests.conftest import Built
 from tests.end_to_end.harness import Home
 
 

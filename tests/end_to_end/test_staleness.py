@@ -15,9 +15,9 @@ import sys
 from dagster import AssetKey
 from orchestration.definitions import defs
 from orchestration.workplace import open_workplace
-name, job, tags = sys.argv[1], sys.argv[2], dict(t.split("=") for t in sys.argv[3:])
+name, job, partition, tags = sys.argv[1], sys.argv[2], sys.argv[3] or None, dict(t.split("=") for t in sys.argv[4:])
 result = defs.resolve_job_def(job).execute_in_process(
-    instance=open_workplace().instance, asset_selection=[AssetKey(name)], tags=tags, raise_on_error=False)
+    instance=open_workplace().instance, partition_key=partition, asset_selection=[AssetKey(name)], tags=tags, raise_on_error=False)
 for event in result.all_events:
     if event.is_step_failure:
         print(event.step_failure_data.user_failure_data.description)
@@ -66,6 +66,21 @@ def test_an_evaluation_setting_stales_the_evaluation_only_and_the_run_goes_on(co
     }
 
 
+def test_what_a_run_is_bound_to_and_what_a_crawl_saw_are_never_replaced(copy_of_built: Home) -> None:
+    home, run = copy_of_built, f"tiny@{STAMP}"
+    before = home.versions()
+    home.edit_recipe("tiny", "decay_steps = 4", "decay_steps = 6")
+    refused = dagster_job(home, "mixture_manifest", "pretrain_job", partition=run)
+    assert refused.returncode == 9
+    assert "never replaced" in refused.stdout
+    assert "config.training.decay_steps changed: 4 -> 6" in refused.stdout
+    sources = home.config / "sources.toml"
+    sources.write_text(sources.read_text(encoding="utf-8").replace("delay_s = 0", "delay_s = 0\nmax_pages = 3"))
+    kept = dagster_job(home, "raw_crawl", "crawl_job", partition=f"site@{STAMP}")
+    assert kept.returncode == 0, kept.stdout + kept.stderr
+    assert home.versions() == before
+
+
 def test_a_missing_segment_is_missing_and_stops_what_is_downstream(copy_of_built: Home) -> None:
     from orchestration.store import open_store
 
@@ -102,8 +117,8 @@ def status_exit_code(home: Home, code: Path) -> int:
     return subprocess.run(command, cwd=code, env=home.env(), capture_output=True, check=False).returncode
 
 
-def dagster_job(home: Home, asset: str, job: str, *tags: str) -> subprocess.CompletedProcess[str]:
+def dagster_job(home: Home, asset: str, job: str, *tags: str, partition: str = "") -> subprocess.CompletedProcess[str]:
     """Materialise one asset through a Dagster job, as the UI does."""
-    command = [sys.executable, "-c", MATERIALISE, asset, job, *tags]
+    command = [sys.executable, "-c", MATERIALISE, asset, job, partition, *tags]
     environment = home.env() | {"DAGSTER_HOME": str(home.state / "dagster")}
     return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from orchestration.catalog import read_catalog, segment
 from orchestration.stages import STAGES
 from orchestration.store import open_store
-from tests.end_to_end.conftest import Built
+from tests.conftest import Built
 from tests.end_to_end.harness import STAMP, Home
 
 RUN = f"tiny@{STAMP}"
