@@ -123,7 +123,7 @@ class VersionedStore(Protocol):
     """Every method that names a ref takes a branch, tag or commit id (full, or unique prefix of 8 or more)."""
 
     def resolve(self, ref: str) -> str:
-        """Full commit id. Raises RefNotFoundError."""
+        """Full commit id; `REF~N` is the N-th ancestor along first parents. Raises RefNotFoundError."""
         ...
 
     def branches(self) -> dict[str, str]:

@@ -93,7 +93,16 @@ class GitStore:
     # --- refs
 
     def resolve(self, ref: str) -> str:
-        """Full commit id of a branch, a tag, or a commit id (or prefix)."""
+        """Full commit id of a branch, a tag, or a commit id (or prefix); `REF~N` is its N-th first ancestor."""
+        base, tilde, steps = ref.rpartition("~")
+        if tilde and steps.isdigit():
+            commit = self.resolve(base)
+            for step in range(int(steps)):
+                parents = self.repository[commit].parent_ids
+                if not parents:
+                    raise RefNotFoundError(f"{ref!r}: the history of {base} is only {step} commits long")
+                commit = str(parents[0])
+            return commit
         for kind in (BRANCHES, TAGS):
             if commit := self._refs.get(kind + ref):
                 return commit

@@ -171,3 +171,11 @@ def test_neither_merge_nor_revert_brings_back_what_was_taken_down(store: Version
     with pytest.raises(PurgedObjectError, match="asked by the author"):
         store.merge("b", message="merge")
     assert store.resolve("main") == head
+
+
+def test_ancestors_are_named_with_a_tilde(store: VersionedStore) -> None:
+    first = store.commit("main", {"a": b"1"}, message="one")
+    second = store.commit("main", {"a": b"2"}, message="two")
+    assert [store.resolve(f"main~{n}") for n in range(2)] == [second, first]
+    with pytest.raises(RefNotFoundError, match="only"):
+        store.resolve("main~9")
