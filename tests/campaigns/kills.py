@@ -62,7 +62,7 @@ def kill_chain(home: Home, points: list[KillPoint], seconds: dict[str, float], c
     for point in points:
         process = home.popen(*RUN, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         killed = _kill_when_building(process, home, point, seconds.get(point.asset, 0.0))
-        rows.append(KillRow(chain, point.asset, group_of[point.asset], point.share, killed, _orphans(home)))
+        rows.append(KillRow(chain, point.asset, group_of[point.asset], point.share, killed, orphans(home)))
     home.headwater(*RUN)
     return rows
 
@@ -82,7 +82,7 @@ def _kill_when_building(process: subprocess.Popen[str], home: Home, point: KillP
     return True
 
 
-def _orphans(home: Home, grace_s: float = 5.0) -> int:
+def orphans(home: Home, grace_s: float = 5.0) -> int:
     """Processes of this home that still live some seconds after their parent was killed."""
     deadline = time.monotonic() + grace_s
     while True:
