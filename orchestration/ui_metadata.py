@@ -79,17 +79,18 @@ def _cell(value: Any) -> str:
 
 
 def latest_pictures(asset: str, store: VersionedStore, catalog: Catalog) -> str:
-    """Markdown with the plots of the asset's newest publication: the UI shows those of a description at once."""
+    """Markdown with the plots of the asset's newest run, or largest crawl: those of a description show at once."""
     manifests = [m for (name, _), m in catalog.manifests.items() if name == asset]
     if not manifests:
         return ""
-    newest = max(manifests, key=lambda m: m["created_at"])
-    path = prefix(BY_NAME[asset], newest["partition"]) + REPORT
+    by_size = BY_NAME[asset].partition == "crawl"
+    shown = max(manifests, key=lambda m: (m["bytes"] if by_size else 0, m["created_at"]))
+    path = prefix(BY_NAME[asset], shown["partition"]) + REPORT
     plots = report_json.decode(json.loads(store.read_bytes(catalog.commit, path))).plots
     if not plots:
         return ""
-    where = f"`{newest['partition']}`, " if newest["partition"] else ""
-    lines = [f"Newest: {where}{newest['created_at']}"]
+    where = f"`{shown['partition']}`, " if shown["partition"] else ""
+    lines = [f"As published: {where}{shown['created_at']}"]
     lines += [_picture(title, png) for title, png in list(plots.items())[:DESCRIPTION_PLOTS]]
     return "\n\n".join(lines)
 

@@ -35,6 +35,9 @@ TAIL_CHARACTERS = 3000
 FIXED_THREADS = {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
 """Libraries must not choose their number of threads: it decides in which order sums are taken."""
 
+RESOLVER = {"RES_OPTIONS": "timeout:1 attempts:1"}
+"""torch's store asks the resolver for the name of 127.0.0.1, and would wait 10 s for one that does not answer."""
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded before any fork: the child between fork and exec must not load libraries
 
@@ -125,7 +128,7 @@ def started(
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
     threads = str(request.get("threads", 1))
     own = {"PYTHONPATH": path, "OMP_NUM_THREADS": threads, "HEADWATER_LAUNCHER_PID": str(os.getpid())}
-    child = os.environ | own | FIXED_THREADS | dict(environment)
+    child = RESOLVER | os.environ | own | FIXED_THREADS | dict(environment)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
         process = subprocess.Popen(
