@@ -122,7 +122,8 @@ def last_word(publication: Publication) -> str:
         return f"{report.documents_kept:,} of {report.documents_in:,} documents"
     if report.tokens_out is not None:
         return f"{report.tokens_out:,} tokens"
-    return f"{sum(publication.manifest['rows'].values()):,} rows"
+    rows = sum(publication.manifest["rows"].values())
+    return f"{rows:,} rows" if rows else f"{len(publication.manifest['files'])} files"
 
 
 def _trainer(context: dg.AssetExecutionContext, stage: Stage, observe_every_steps: int) -> Any:

@@ -91,7 +91,7 @@ def latest_pictures(asset: str, store: VersionedStore, catalog: Catalog) -> str:
         return ""
     where = f"`{shown['partition']}`, " if shown["partition"] else ""
     lines = [f"As published: {where}{shown['created_at']}"]
-    lines += [_picture(title, png) for title, png in list(plots.items())[:DESCRIPTION_PLOTS]]
+    lines += [f"**{title}**\n\n{_picture(title, png)}" for title, png in list(plots.items())[:DESCRIPTION_PLOTS]]
     return "\n\n".join(lines)
 
 
