@@ -35,7 +35,7 @@ def slow(home: Home) -> None:
 
 def test_a_diverging_trainer_fails_the_asset_with_its_own_last_error(copy_of_built: Home) -> None:
     home = copy_of_built
-    home.edit_recipe("tiny", "decay_steps = 4", "decay_steps = 4\npeak_lr = 1e30")
+    home.edit_recipe("tiny", "decay_steps = 4", "decay_steps = 4\nweight_decay = 1e38")
     result = home.headwater(*TRAIN, expect=1)
     assert "base_checkpoints" in result.stderr
     assert "loss" in result.stderr
