@@ -16,6 +16,8 @@ from orchestration.config import ConfigError
 from orchestration.offline import apply_offline_defaults
 from orchestration.progress import progress_for
 from orchestration.publish import (
+    ALLOW_STALE_TAG,
+    FORCE_TAG,
     AlreadyRunningError,
     BlockedError,
     Publication,
@@ -31,8 +33,6 @@ from orchestration.ui_metadata import latest_pictures, materialization_metadata
 from orchestration.workplace import open_workplace
 from quality.asset_checks import NamedOutcome, check_specs
 
-ALLOW_STALE_TAG = "headwater/allow_stale"
-FORCE_TAG = "headwater/force"
 PARTITIONS = {
     "crawl": dg.DynamicPartitionsDefinition(name="crawl"),
     "run": dg.DynamicPartitionsDefinition(name="run"),

@@ -12,13 +12,12 @@ from typing import Any
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.config import ConfigError
 from orchestration.partitions import new_key, newest_keys, split_key
-from orchestration.publish import AlreadyRunningError
+from orchestration.publish import ALLOW_STALE_TAG, AlreadyRunningError
 from orchestration.reaper import PID_TAG, reap_dead_runs
-from orchestration.stages import BY_NAME, STAGES, Stage
+from orchestration.stages import STAGES, Stage
 from orchestration.status import PLANNER, Item, Status, walk
 from orchestration.workplace import Workplace
 
-ALLOW_STALE_TAG = "headwater/allow_stale"
 BINDING_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "run" and stage.once)
 """What a run is for ever bound to: if one is stale, the recipe changed, and a new run is due."""
 
@@ -226,8 +225,3 @@ def _failure_message(result: Any, step: Step) -> str:
             error = data.error.cause or data.error
             return f"{event.step_key}: {error.to_string().strip()}"
     return f"{step.job} {step.partition or ''} failed; `headwater ui` shows its log (run {result.run_id})."
-
-
-def asset_sentence(name: str) -> str:
-    """What an asset is, for the terminal."""
-    return BY_NAME[name].sentence

@@ -21,17 +21,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from assets.build import Build, BuildError, Progress, Segment, SilentProgress, StageReport, TrainerLauncher
+from assets.build import Build, BuildError, Progress, Segment, StageReport, TrainerLauncher
 from orchestration import report_json
 from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment
 from orchestration.config import Config
-from orchestration.digest import MANIFEST, REPORT, data_version, file_sha256
+from orchestration.digest import MANIFEST, REPORT, data_version
 from orchestration.identity import Identity, identity
 from orchestration.stages import BY_NAME, Stage
 from orchestration.status import CRAWL, PLANNER, current_inputs, differences, published_crawls, upstream_problems, walk
 from orchestration.store.contract import VersionedStore
 from quality.asset_checks import NamedOutcome, run_checks
 from quality.outcome import Evidence
+
+ALLOW_STALE_TAG, FORCE_TAG = "headwater/allow_stale", "headwater/force"
+"""Run tags that a person sets in the UI: build on stale input (recorded), build again although nothing changed."""
 
 STAGED = "staged_on"
 """Metadata key of commits on build branches: the history of published data leaves them out."""
@@ -344,18 +347,3 @@ def publish(publisher: Publisher, asset: str, partition: str | None = None) -> P
     """Stage, check and merge one partition: for the command line and tests, without Dagster."""
     result = publisher.stage_data(BY_NAME[asset], partition)
     return result if isinstance(result, Publication) else publisher.merge(result)
-
-
-__all__ = [
-    "AlreadyRunningError",
-    "BlockedError",
-    "Publication",
-    "PublishedOnceError",
-    "Publisher",
-    "SilentProgress",
-    "Staged",
-    "StaleInputError",
-    "builder",
-    "file_sha256",
-    "publish",
-]

@@ -98,7 +98,7 @@ class GitStore:
         if tilde and steps.isdigit():
             commit = self.resolve(base)
             for step in range(int(steps)):
-                parents = self.repository[commit].parent_ids
+                parents = self.repository[commit].peel(pygit2.Commit).parent_ids
                 if not parents:
                     raise RefNotFoundError(f"{ref!r}: the history of {base} is only {step} commits long")
                 commit = str(parents[0])
