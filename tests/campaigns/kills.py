@@ -1,6 +1,6 @@
 """kill -9 at chosen moments of a whole build, then the same command again: the data must come out equal.
 
-    make campaign-kills          50 kills in 5 chains; prints the table, writes docs/results/kills.json
+    make campaign-kills          at least 50 kills in 5 chains; prints the table, writes docs/results/kills.json
 
 A chain is one home: the command is killed while a stage builds (after a share of the time that stage
 took undisturbed), started again, killed in the next stage, and so on to the end; every data version is
@@ -27,6 +27,7 @@ from tests.end_to_end.site import make_site, serve
 
 RUN = ("run", "--at", STAMP, "--recipe", "tiny")
 WAIT_S = 200.0
+KILLS_WANTED = 50
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,8 @@ def one_per_group() -> list[KillPoint]:
     return chosen
 
 
-def all_points(chains: int = 5, kills: int = 50) -> list[list[KillPoint]]:
-    """`kills` points spread over all assets and build shares, in `chains` homes."""
+def all_points(chains: int = 5, kills: int = 55) -> list[list[KillPoint]]:
+    """`kills` points spread over all assets and build shares, in `chains` homes; a few kills come too late to land."""
     per_chain = kills // chains
     result = []
     for chain in range(chains):
@@ -144,7 +145,7 @@ def main() -> int:
     killed = sum(row.killed for row in rows)
     orphans = sum(row.orphans for row in rows)
     result = {
-        "goal": "after a plain re-run every data version equals the undisturbed build's; no orphans",
+        "goal": f"{KILLS_WANTED} kills; after a plain re-run every data version equals the undisturbed build's; no orphans",
         "kills": killed,
         "points": len(rows),
         "data_versions_compared": len(base) * len(all_points()),
@@ -161,7 +162,7 @@ def main() -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(f"{killed} kills at {len(rows)} points, {len(different)} different data versions, {orphans} orphans")
-    return int(bool(different or orphans))
+    return int(bool(different or orphans or killed < KILLS_WANTED))
 
 
 if __name__ == "__main__":
