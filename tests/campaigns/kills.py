@@ -9,6 +9,7 @@ then compared with an undisturbed build of the same site.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -32,7 +33,7 @@ KILLS_WANTED = 50
 
 @dataclass(frozen=True)
 class KillPoint:
-    """Kill once the scratch folder of `asset` exists and `share` of its undisturbed build time has passed."""
+    """Kill once `asset` is being built and `share` of its undisturbed build time has passed."""
 
     asset: str
     share: float
@@ -69,11 +70,9 @@ def kill_chain(home: Home, points: list[KillPoint], seconds: dict[str, float], c
 
 
 def _kill_when_building(process: subprocess.Popen[str], home: Home, point: KillPoint, seconds: float) -> bool:
-    folder = home.state / "scratch" / point.asset
+    before = _scratch(home, point.asset)
     deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline and process.poll() is None:
-        if folder.exists() and any(folder.iterdir()):
-            break
+    while time.monotonic() < deadline and process.poll() is None and not _scratch(home, point.asset) - before:
         time.sleep(0.005)
     time.sleep(seconds * point.share)
     if process.poll() is not None:
@@ -81,6 +80,17 @@ def _kill_when_building(process: subprocess.Popen[str], home: Home, point: KillP
     process.send_signal(signal.SIGKILL)
     process.wait()
     return True
+
+
+def _scratch(home: Home, asset: str) -> set[tuple[str, int]]:
+    """Builds under way of `asset` or, should its moment be missed, of what comes after it: folder and time."""
+    names = [stage.name for stage in STAGES]
+    found = set()
+    for name in names[names.index(asset) :]:
+        for folder in (home.state / "scratch" / name).glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):
+                found.add((str(folder), folder.stat().st_mtime_ns))
+    return found
 
 
 def orphans(home: Home, grace_s: float = 5.0) -> int:
@@ -107,7 +117,8 @@ def one_per_group() -> list[KillPoint]:
     for group in GROUPS:
         names = [stage.name for stage in STAGES if stage.group == group]
         for name in dict.fromkeys((names[0], names[-1])):
-            chosen.append(KillPoint(name, share))
+            # The last stages take so little that a late kill would find the build finished.
+            chosen.append(KillPoint(name, 0.0 if group in ("evaluation", "lineage") else share))
             share = (share + 0.37) % 1.0
     return chosen
 

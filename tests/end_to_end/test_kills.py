@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from orchestration.stages import GROUPS
 from tests.campaigns.kills import kill_chain, one_per_group
 from tests.conftest import Built
 from tests.end_to_end.harness import Home
 
 
+@pytest.mark.timeout(900)
 def test_killed_in_each_group_the_data_comes_out_equal(built: Built, tmp_path: Path) -> None:
     home = Home.create(tmp_path / "killed", built.home.port)
     seconds = {row["asset"]: row["seconds"] / row["partitions"] for row in built.summary["assets"]}
