@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable
@@ -18,14 +17,6 @@ import typer
 from orchestration.offline import apply_offline_defaults
 
 EXIT_FAILED, EXIT_FINDINGS = 1, 3
-SPACE = "Free some space (headwater gc helps) and run the same command again: nothing that is published was lost."
-PLACE = "HEADWATER_HOME must be a folder that you may write to: set it to another one, or mend its permissions."
-MACHINE_ERRORS = {
-    errno.ENOSPC: SPACE,
-    errno.EDQUOT: SPACE,
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), PLACE),
-}
-"""What goes wrong with machines rather than with Headwater, and what to do."""
 app = typer.Typer(
     help="From raw web to an evaluated base model, as one graph that can be rebuilt, audited and undone.",
     no_args_is_help=True,
@@ -70,14 +61,6 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except known as error:
             _fail(str(error))
-        except OSError as error:
-            if error.errno not in MACHINE_ERRORS:
-                raise
-            _fail(f"{error.strerror}: {error.filename or 'the disk of HEADWATER_HOME'}. {MACHINE_ERRORS[error.errno]}")
-        except Exception as error:
-            if "disk is full" not in str(error) and "disk I/O error" not in str(error):
-                raise
-            _fail(f"Dagster could not write its history: {error.__cause__ or error}. {MACHINE_ERRORS[errno.ENOSPC]}")
         except KeyboardInterrupt:
             _fail("interrupted; the same command continues from what is published")
         except Exception as error:

@@ -14,7 +14,7 @@ from orchestration.config import ConfigError
 from orchestration.partitions import check_stamp, is_key, new_key, newest_keys, split_key
 from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG, AlreadyRunningError
 from orchestration.reaper import PID_TAG, reap_dead_runs
-from orchestration.stages import STAGES, Stage
+from orchestration.stages import BY_NAME, STAGES, Stage
 from orchestration.status import PLANNER, Item, Status, walk
 from orchestration.workplace import Workplace
 
