@@ -183,9 +183,7 @@ class Publisher:
             for key in versions.get(edge.upstream, {}):
                 manifest = source.get(edge.upstream, key or None)
                 if manifest:
-                    found.setdefault(edge.upstream, {})[key] = segment(
-                        self.store, source.commit, manifest, verified=True
-                    )
+                    found.setdefault(edge.upstream, {})[key] = segment(self.store, source.commit, manifest)
         return {asset: [parts[key] for key in sorted(parts)] for asset, parts in found.items()}
 
     def _pin_of(self, run: str | None, catalog: Catalog) -> str:
@@ -210,7 +208,6 @@ class Publisher:
         _prepare(scratch, here, keep_output=stage.resumable)
         started = time.monotonic()
         previous = catalog.get(stage.name, partition)
-        earlier = None if self.force else previous  # what is made again, perhaps because it is damaged, is not read
         build = Build(
             asset=stage.name,
             partition=partition,
@@ -220,7 +217,7 @@ class Publisher:
             recipes=wanted.config,
             workers=self.config.profile.workers,
             progress=self.progress,
-            previous=segment(self.store, catalog.commit, earlier, verified=True) if earlier else None,
+            previous=segment(self.store, catalog.commit, previous) if previous else None,
             trainer=self.trainer,
             fingerprint=wanted.fingerprint,
         )

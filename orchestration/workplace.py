@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestration.config import Config, ConfigError, home_folder, load_config
+from orchestration.config import Config, home_folder, load_config
 from orchestration.store import open_store
 from orchestration.store.contract import VersionedStore
 
@@ -44,20 +44,16 @@ class Workplace:
     @cached_property
     def store(self) -> VersionedStore:
         """$HEADWATER_STORE, or the embedded Git store in the home folder."""
-        self.make(self.home)
+        self.home.mkdir(parents=True, exist_ok=True)
         return open_store(os.environ.get("HEADWATER_STORE") or str(self.home / "store.git"))
 
     @cached_property
     def dagster_home(self) -> Path:
         """$DAGSTER_HOME, or dagster/ in the home folder with a dagster.yaml of ours; exported for children."""
         folder = Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster").resolve()
-        self.make(folder)
-        settings = folder / "dagster.yaml"
-        if not settings.exists():
-            # In one step: half a file, from a full disk, would switch telemetry on.
-            whole = settings.with_suffix(f".{os.getpid()}")
-            whole.write_text(DAGSTER_YAML, encoding="utf-8")
-            os.replace(whole, settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "dagster.yaml").exists():
+            (folder / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
         os.environ["DAGSTER_HOME"] = str(folder)
         return folder
 
@@ -67,16 +63,6 @@ class Workplace:
         from dagster import DagsterInstance
 
         return DagsterInstance.from_config(str(self.dagster_home))
-
-    def make(self, folder: Path) -> None:
-        """Create a folder of the home. Raises ConfigError where HEADWATER_HOME cannot hold one."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise ConfigError(
-                f"{folder} cannot be created: {error.filename} is or lies in a file, not a folder. "
-                "Set HEADWATER_HOME to a folder (it is created when it does not exist)."
-            ) from None
 
 
 def open_workplace() -> Workplace:
