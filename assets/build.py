@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
+from assets.delta_table import Changes, Part, TableUpdate, key_columns, read_batches, read_parts, table_parts
+
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
 
@@ -56,14 +58,42 @@ class Segment:
 
     def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The whole table in memory; for tables that are small by nature (decisions, manifests of a run)."""
+        if updates := self._updates(table):
+            return read_parts(updates, columns)
         cols = list(columns) if columns is not None else None
         return pa.concat_tables([pq.ParquetFile(p).read(columns=cols) for p in self.parts(table)])
 
     def batches(self, table: str, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """The table as record batches of at most `rows` rows: memory stays bounded by a batch."""
+        if updates := self._updates(table):
+            for live in read_batches(updates, columns, rows):
+                yield from live.to_batches()
+            return
         cols = list(columns) if columns is not None else None
         for part in self.parts(table):
             yield from pq.ParquetFile(part).iter_batches(batch_size=rows, columns=cols)
+
+    def _updates(self, table: str) -> list[Part]:
+        """Parts of a table that is kept up to date by changes (assets/delta_table.py); empty for others."""
+        parts = table_parts(self.files, table)
+        return parts if parts and key_columns(pq.read_schema(parts[0].added)) else []
+
+    def changes(self, table: str, since: str) -> Changes | None:
+        """What turned version `since` of a table into this one; None when that is not the version it was made from."""
+        if since == self.version:
+            empty = pq.read_schema(table_parts(self.files, table)[0].added).empty_table()
+            return Changes(empty, empty)
+        extends = self.manifest.get("extends")
+        if extends is None or extends["version"] != since or table not in extends["updates"]:
+            return None
+        number = extends["updates"][table]
+        parts = table_parts(self.files, table)
+        empty = pq.read_schema(parts[0].added).empty_table()
+        if number is None:
+            return Changes(empty, empty)
+        part = next(part for part in parts if part.number == number)
+        removed = pq.ParquetFile(part.removed).read() if part.removed else empty
+        return Changes(removed, pq.ParquetFile(part.added).read())
 
 
 def _is_part(name: str, table: str) -> bool:
@@ -95,6 +125,15 @@ class TrainerLauncher(Protocol):
 
 
 @dataclass(frozen=True)
+class Base:
+    """An earlier version of an asset that was made by the same code and recipe: what has changed since is its inputs."""
+
+    segment: Segment
+    inputs: Mapping[str, Mapping[str, str]]
+    """Upstream asset -> partition ("" if none) -> the data version that was read."""
+
+
+@dataclass(frozen=True)
 class Build:
     """Everything one build of one partition of one asset may read and write."""
 
@@ -113,6 +152,8 @@ class Build:
     progress: Progress = field(default_factory=SilentProgress)
     previous: Segment | None = None
     """The accepted version of this same asset and partition, if there is one."""
+    base: Base | None = None
+    """`previous`, if the same code and recipe made it: the build may update it instead of starting afresh."""
     trainer: TrainerLauncher | None = None
     fingerprint: str = ""
 
@@ -127,9 +168,38 @@ class Build:
         """All segments of an input, sorted by partition; may be empty."""
         return self.inputs.get(asset, ())
 
+    def added(self, asset: str) -> list[Segment] | None:
+        """Partitions of an input that `base` has not read; None when one that it has read changed or is gone."""
+        if self.base is None:
+            return None
+        known = self.base.inputs.get(asset, {})
+        now = {segment.partition or "": segment.version for segment in self.all(asset)}
+        if any(now.get(partition) != version for partition, version in known.items()):
+            return None
+        return [segment for segment in self.all(asset) if (segment.partition or "") not in known]
+
+    def changes(self, asset: str, table: str) -> Changes | None:
+        """What changed in a table of an unpartitioned input since `base` read it; None when that cannot be told."""
+        since = self.base.inputs.get(asset, {}).get("") if self.base else None
+        return self.one(asset).changes(table, since) if since else None
+
     def recipe(self, table: str, model: type[RecipeT]) -> RecipeT:
         """The recipe table as its pydantic model. The publisher has validated it already."""
         return model.model_validate(self.recipes.get(table, {}))
+
+
+@dataclass
+class Extension:
+    """How an output continues an earlier version: files that still belong to it, and the part of each table that is new."""
+
+    segment: Segment
+    kept: set[str] = field(default_factory=set)
+    updates: dict[str, int | None] = field(default_factory=dict)
+
+    def table(self, name: str, update: TableUpdate) -> None:
+        """Take over what `write_changes` kept."""
+        self.kept.update(update.kept)
+        self.updates[name] = update.number
 
 
 @dataclass(frozen=True)
@@ -160,6 +230,8 @@ class StageReport:
     volatile_files: tuple[str, ...] = ()
     """Glob patterns of files whose bytes carry times or addresses of this one execution (WARC files,
     metrics): published, but not part of the data version."""
+    extends: Extension | None = None
+    """Set when the output adds to files of an earlier version instead of replacing it."""
 
     def as_json(self) -> dict[str, Any]:
         """Counts and statistics, for the manifest."""

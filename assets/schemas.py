@@ -124,12 +124,14 @@ DUPLICATES = schema(
         "matched_doc_id": pa.string(),  # a verified neighbour in the cluster
         "similarity": pa.float64(),  # true Jaccard with matched_doc_id
         "method": pa.string(),
-    }
+    },
+    key=("doc_id",),
 )
 """duplicate_clusters/decisions.parquet: one row per live kept document, sorted by doc_id."""
 
 DUPLICATE_PAIRS = schema(
-    {"doc_id_a": pa.string(), "doc_id_b": pa.string(), "similarity": pa.float64(), "method": pa.string()}
+    {"doc_id_a": pa.string(), "doc_id_b": pa.string(), "similarity": pa.float64(), "method": pa.string()},
+    key=("doc_id_a", "doc_id_b"),
 )
 """duplicate_clusters/pairs.parquet: the proven pair of each duplicate and what it matched, a < b, sorted."""
 
@@ -140,7 +142,8 @@ CONTAMINATION = schema(
         "item_id": pa.string(),
         "overlap": pa.float64(),  # share of the item's n-grams found in the document
         "drop_reason": pa.string(),  # contaminated
-    }
+    },
+    key=("doc_id",),
 )
 """contamination/decisions.parquet: one row per contaminated document (its worst item), sorted by doc_id."""
 
@@ -159,7 +162,8 @@ CORPUS = schema(
         "characters": pa.int64(),
         "utf8_bytes": pa.int64(),
         "cluster_id": pa.string(),
-    }
+    },
+    key=("doc_id",),
 )
 """corpus/documents.parquet: the live, kept, unique, clean documents, sorted by doc_id."""
 
@@ -173,7 +177,8 @@ CORPUS_DECISIONS = schema(
         "stage": pa.string(),  # stage that dropped it; null = in the corpus
         "drop_reason": pa.string(),
         "matched_doc_id": pa.string(),
-    }
+    },
+    key=("doc_id",),
 )
 """corpus/decisions.parquet: one row per document ever extracted, with its fate, sorted by doc_id."""
 
@@ -211,6 +216,7 @@ TOKEN_INDEX = schema(
         "crawl": pa.string(),  # partition of extracted_documents that the text came from
     },
     volatile=("shard", "offset"),
+    key=("doc_id",),
 )
 """token_shards/index.parquet: one row per corpus document, sorted by doc_id; shards are shard-00000.bin ... (uint16/uint32 LE)."""
 

@@ -13,14 +13,19 @@ VOLATILE_KEY = b"headwater.volatile"
 """Schema metadata: comma-separated columns that describe one execution, not the data (times, offsets).
 They are published but are not part of the data version."""
 
+KEY_METADATA = b"headwater.key"
+"""Schema metadata: comma-separated columns that identify a row of a table that is updated (assets/delta_table.py)."""
 
-def schema(fields: Mapping[str, pa.DataType], volatile: Iterable[str] = ()) -> pa.Schema:
-    """A table schema; `volatile` names the columns that the digest leaves out."""
-    unknown = set(volatile) - set(fields)
+
+def schema(fields: Mapping[str, pa.DataType], volatile: Iterable[str] = (), key: Iterable[str] = ()) -> pa.Schema:
+    """A table schema; `volatile` columns are left out of the digest, `key` columns identify a row of an updated table."""
+    unknown = {*volatile, *key} - set(fields)
     if unknown:
-        raise ValueError(f"volatile columns {sorted(unknown)} are not in the schema {list(fields)}")
-    metadata = {VOLATILE_KEY: ",".join(sorted(volatile)).encode()} if volatile else None
-    return pa.schema(list(fields.items()), metadata=metadata)
+        raise ValueError(f"columns {sorted(unknown)} are not in the schema {list(fields)}")
+    metadata = {VOLATILE_KEY: ",".join(sorted(volatile)).encode()} if volatile else {}
+    if key:
+        metadata[KEY_METADATA] = ",".join(key).encode()
+    return pa.schema(list(fields.items()), metadata=metadata or None)
 
 
 def write_table(folder: Path, name: str, rows: pa.Table | list[dict[str, Any]], table_schema: pa.Schema) -> Path:

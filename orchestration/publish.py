@@ -21,15 +21,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from assets.build import Build, BuildError, Progress, Segment, StageReport, TrainerLauncher
+from assets.build import Base, Build, BuildError, Extension, Progress, Segment, StageReport, TrainerLauncher
 from orchestration import report_json
 from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment
 from orchestration.config import Config
-from orchestration.digest import MANIFEST, REPORT, data_version
+from orchestration.digest import DIGESTS, HIDDEN, MANIFEST, REPORT, FileDigest, FolderDigest, digest_folder
 from orchestration.identity import Identity, identity
 from orchestration.stages import BY_NAME, Stage
 from orchestration.status import CRAWL, PLANNER, current_inputs, differences, published_crawls, upstream_problems, walk
-from orchestration.store.contract import VersionedStore
+from orchestration.store.contract import ObjectInfo, VersionedStore
 from quality.asset_checks import NamedOutcome, run_checks
 from quality.outcome import Evidence
 
@@ -82,6 +82,14 @@ class Staged:
     def failed(self) -> list[NamedOutcome]:
         """Blocking checks that did not pass."""
         return [c for c in self.checks if c.blocking and not c.outcome.passed]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Files of an earlier version that still belong to the output, by name."""
+
+    objects: dict[str, ObjectInfo]
+    digests: dict[str, FileDigest]
 
 
 @dataclass
@@ -208,6 +216,7 @@ class Publisher:
         _prepare(scratch, here, keep_output=stage.resumable)
         started = time.monotonic()
         previous = catalog.get(stage.name, partition)
+        accepted = segment(self.store, catalog.commit, previous) if previous else None
         build = Build(
             asset=stage.name,
             partition=partition,
@@ -217,13 +226,15 @@ class Publisher:
             recipes=wanted.config,
             workers=self.config.profile.workers,
             progress=self.progress,
-            previous=segment(self.store, catalog.commit, previous) if previous else None,
+            previous=accepted,
+            base=_base(accepted, wanted) if not self.force else None,
             trainer=self.trainer,
             fingerprint=wanted.fingerprint,
         )
         report = builder(stage)(build)
         _account(stage, partition, report)
-        manifest = self._manifest(stage, partition, catalog, wanted, report, build.output, started)
+        kept = self._kept(report.extends, catalog)
+        manifest, digest = self._manifest(stage, partition, catalog, wanted, report, build.output, kept, started)
         if stale:
             manifest["built_on_stale_input"] = stale
         evidence = Evidence(
@@ -231,7 +242,7 @@ class Publisher:
         )
         checks = tuple(run_checks(stage.name, evidence))
         manifest["checks"] = [check.as_json() for check in checks]
-        branch = self._stage_on_branch(stage, partition, build.output, manifest, report)
+        branch = self._stage_on_branch(stage, partition, build.output, manifest, report, kept, digest)
         return Staged(stage, partition, branch, manifest, report, checks)
 
     def _manifest(
@@ -242,39 +253,68 @@ class Publisher:
         wanted: Identity,
         report: StageReport,
         output: Path,
+        kept: _Kept,
         started: float,
-    ) -> dict[str, Any]:
-        version, rows = data_version(output, report.volatile_files)
-        files = {
+    ) -> tuple[dict[str, Any], FolderDigest]:
+        digest = digest_folder(output, report.volatile_files, kept.digests)
+        new = {
             path.relative_to(output).as_posix(): path.stat().st_size
             for path in sorted(output.rglob("*"))
-            if path.is_file() and path.name not in (MANIFEST, REPORT)
+            if path.is_file() and path.name not in HIDDEN
         }
-        return {
+        files = {name: info.size_bytes for name, info in kept.objects.items()} | new
+        extends = report.extends and {"version": report.extends.segment.version, "updates": report.extends.updates}
+        manifest = {
             "format": MANIFEST_FORMAT,
             "asset": stage.name,
             "partition": partition,
-            "version": version,
+            "version": digest.version,
             "fingerprint": wanted.fingerprint,
             "identity": wanted.as_json(),
             "pin": catalog.commit if stage.name == PLANNER else None,
             "report": report.as_json(),
-            "rows": rows,
+            "rows": digest.rows,
             "bytes": sum(files.values()),
-            "files": files,
+            "bytes_added": sum(new.values()),
+            "files": dict(sorted(files.items())),
+            "extends": extends,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "duration_s": round(time.monotonic() - started, 3),
         }
+        return manifest, digest
+
+    def _kept(self, extends: Extension | None, catalog: Catalog) -> _Kept:
+        """The objects that an output keeps from an earlier version, and their digests: nothing of them is read."""
+        if extends is None:
+            return _Kept({}, {})
+        base = extends.segment
+        folder = prefix(BY_NAME[base.asset], base.partition)
+        known = json.loads(self.store.read_bytes(catalog.commit, folder + DIGESTS))
+        return _Kept(
+            {name: self.store.stat(catalog.commit, folder + name) for name in sorted(extends.kept)},
+            {name: FileDigest.from_json(known[name]) for name in sorted(extends.kept) if name in known},
+        )
 
     def _stage_on_branch(
-        self, stage: Stage, partition: str | None, output: Path, manifest: dict[str, Any], report: StageReport
+        self,
+        stage: Stage,
+        partition: str | None,
+        output: Path,
+        manifest: dict[str, Any],
+        report: StageReport,
+        kept: _Kept,
+        digest: FolderDigest,
     ) -> str:
         branch = "/".join(["build", stage.name, *([partition] if partition else []), manifest["fingerprint"][:12]])
         if branch in self.store.branches():
             self.store.delete_branch(branch)
         self.store.create_branch(branch)
         folder = prefix(stage, partition)
-        put: dict[str, Path | bytes] = {folder + name: output / name for name in manifest["files"]}
+        put: dict[str, Path | bytes | ObjectInfo] = {
+            folder + name: kept.objects.get(name) or output / name for name in manifest["files"]
+        }
+        digests = {name: found.as_json() for name, found in digest.files.items()}
+        put[folder + DIGESTS] = json.dumps(digests, indent=1, sort_keys=True).encode()
         put[folder + MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()
         put[folder + REPORT] = json.dumps(report_json.encode(report), ensure_ascii=False).encode()
         existing = any(True for _ in self.store.list(branch, folder))
@@ -311,6 +351,15 @@ class Publisher:
             file.write(str(os.getpid()))
             file.flush()
             yield
+
+
+def _base(accepted: Segment | None, wanted: Identity) -> Base | None:
+    """The accepted version, if everything but its inputs is as it would be now."""
+    if accepted is None:
+        return None
+    then = accepted.manifest["identity"]
+    same = all(then[name] == getattr(wanted, name) for name in ("config", "code", "libraries", "recipes"))
+    return Base(accepted, then["inputs"]) if same else None
 
 
 def builder(stage: Stage) -> Any:

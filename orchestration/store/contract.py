@@ -141,7 +141,7 @@ class VersionedStore(Protocol):
     def commit(
         self,
         branch: str,
-        put: Mapping[str, Path | bytes],
+        put: Mapping[str, Path | bytes | ObjectInfo],
         remove: Iterable[str] = (),
         *,
         message: str,
@@ -151,7 +151,8 @@ class VersionedStore(Protocol):
         """Apply removals (a path, or a folder ending in `/`), then puts, as one atomic commit.
 
         Files given by Path are taken by hard link where possible, else copied; the caller must not
-        change them afterwards. Raises LostRaceError if the branch is not at `expected_parent` (when
+        change them afterwards. An ObjectInfo puts an object that some commit holds already (its `path` does
+        not matter): nothing is read or copied. Raises LostRaceError if the branch is not at `expected_parent` (when
         given) or moves meanwhile.
         """
         ...

@@ -156,7 +156,7 @@ class GitStore:
     def commit(
         self,
         branch: str,
-        put: Mapping[str, Path | bytes],
+        put: Mapping[str, Path | bytes | ObjectInfo],
         remove: Iterable[str] = (),
         *,
         message: str,
@@ -177,7 +177,9 @@ class GitStore:
                 raise LostRaceError(
                     f"branch {branch!r} is at {head[:12]}, not at {expected_parent[:12]}; read it again and retry"
                 )
-            pointers = self.lfs.put(put)
+            pointers = self.lfs.put({path: new for path, new in put.items() if not isinstance(new, ObjectInfo)})
+            known = {path: info for path, info in put.items() if isinstance(info, ObjectInfo)}
+            pointers |= {path: self.lfs.again(info, path) for path, info in known.items()}
             objects = NewObjects(self.git)
             blobs = {parts: objects.add("blob", pointers[path].blob()) for path, parts in puts.items()}
             root = git_trees.edit(objects, self.git.root(head), git_trees.Edits(removals, blobs))

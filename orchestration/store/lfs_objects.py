@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from orchestration.store import durable
-from orchestration.store.contract import CorruptObjectError, PurgedObjectError, StoreError
+from orchestration.store.contract import CorruptObjectError, ObjectInfo, PurgedObjectError, StoreError
 from orchestration.store.git_objects import Pointer
 
 BATCH_FILES = 64  # above it, one syncfs instead of an fsync per file
@@ -84,6 +84,12 @@ class LfsObjects:
                 with suppress(OSError):
                     os.unlink(each.temporary)
         return {name: each.pointer for name, each in staged.items()}
+
+    def again(self, info: ObjectInfo, name: str) -> Pointer:
+        """The pointer of an object that is stored already, made young so that gc leaves it to the commit under way."""
+        pointer = Pointer(info.sha256, info.size_bytes)
+        os.utime(self.check(pointer, name))
+        return pointer
 
     def _stage(self, name: str, content: Path | bytes, temporary: Path, *, sync: bool) -> Pointer:
         if isinstance(content, (bytes, bytearray, memoryview)):
