@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestration.cli_stage import stage_commands
 from orchestration.offline import apply_offline_defaults
 
 EXIT_FAILED, EXIT_FINDINGS = 1, 3
@@ -292,6 +293,8 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> 
     dg = Path(sys.executable).with_name("dg")
     os.execv(dg, [str(dg), "dev", "--host", "127.0.0.1", "--port", str(port)])
 
+
+app.add_typer(stage_commands(expected_errors), name="stage", help="One stage of the graph on plain files.")
 
 if __name__ == "__main__":
     main()

@@ -99,9 +99,7 @@ def load_config(folder: Path | None = None) -> Config:
     folder = folder or config_folder()
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder. Set HEADWATER_CONFIG to a folder with sources.toml and recipes/.")
-    profile_name = os.environ.get("HEADWATER_PROFILE", "local")
-    profile_path = folder / "profiles" / f"{profile_name}.toml"
-    profile = validate(Profile, read_toml(profile_path), profile_path, "")
+    profile = load_profile(folder)
     curation_path = folder / "recipes" / f"{CURATION}.toml"
     runs = {}
     for path in sorted((folder / "recipes").glob("*.toml")):
@@ -114,6 +112,12 @@ def load_config(folder: Path | None = None) -> Config:
         curation=_read_recipe(curation_path, "curation", folder),
         runs=runs,
     )
+
+
+def load_profile(folder: Path | None = None) -> Profile:
+    """profiles/$HEADWATER_PROFILE.toml (default: local). Raises ConfigError for the first broken rule."""
+    path = (folder or config_folder()) / "profiles" / f"{os.environ.get('HEADWATER_PROFILE', 'local')}.toml"
+    return validate(Profile, read_toml(path), path, "")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

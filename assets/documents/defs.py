@@ -14,6 +14,7 @@ RECIPES: dict[str, type[BaseModel]] = {"extraction": Extraction, "filters": Filt
 
 def extracted_documents(build: Build) -> StageReport:
     """Text of every added or changed capture, or the reason why there is none."""
+    from assets.documents.blocks import CaptureReader
     from assets.documents.engine import merge_parts, run_pipeline
     from assets.documents.report import ExtractionTally
     from assets.documents.selection import select_captures
@@ -23,7 +24,7 @@ def extracted_documents(build: Build) -> StageReport:
     crawl, delta = build.one("raw_crawl"), build.one("crawl_delta")
     selected, tasks = select_captures(crawl, delta, build.scratch, recipe.captures_per_task)
     parts = build.scratch / "parts"
-    pipeline = extraction_pipeline(selected, crawl, read_source(crawl).format, parts, recipe)
+    pipeline = extraction_pipeline(CaptureReader(selected, crawl), read_source(crawl).format, parts, recipe)
     written = run_pipeline(pipeline, tasks, build.workers, build.scratch, parts, build.progress)
     tally = ExtractionTally()
     merge_parts(written, build.output / "documents.parquet", DOCUMENTS, tally.see)

@@ -111,11 +111,7 @@ def merge_parts(parts: list[Path], path: Path, table_schema: pa.Schema, see: Cal
     """
     with pq.ParquetWriter(path, table_schema, compression="zstd") as writer:
         batch: list[dict[str, Any]] = []
-        last = ""
-        for row in heapq.merge(*map(_rows, parts), key=lambda row: row["doc_id"]):
-            if row["doc_id"] == last:
-                raise BuildError(f"doc_id {last} occurs twice ({row['url']}): identities of a crawl must be unique")
-            last = row["doc_id"]
+        for row in merged_rows(parts):
             see(row)
             batch.append(row)
             if len(batch) == _WRITE_ROWS:
@@ -123,6 +119,16 @@ def merge_parts(parts: list[Path], path: Path, table_schema: pa.Schema, see: Cal
                 batch = []
         if batch:
             writer.write_table(pa.Table.from_pylist(batch, schema=table_schema))
+
+
+def merged_rows(parts: list[Path]) -> Iterator[dict[str, Any]]:
+    """Rows of sorted parts in order of doc_id, a few rows of each part in memory. Refuses a repeated doc_id."""
+    last = ""
+    for row in heapq.merge(*map(_rows, parts), key=lambda row: row["doc_id"]):
+        if row["doc_id"] == last:
+            raise BuildError(f"doc_id {last} occurs twice ({row['url']}): identities of a crawl must be unique")
+        last = row["doc_id"]
+        yield row
 
 
 def _rows(part: Path) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from assets.build import Segment
 from assets.documents.charset import decode, looks_binary
 from assets.documents.main_content import main_content
 
@@ -95,12 +94,8 @@ def _is_textual(content_type: str | None) -> bool:
     return not content_type or bool(_TEXTUAL.match(content_type.strip().lower()))
 
 
-def extraction_pipeline(selected: Path, crawl: Segment, declared: Format, parts: Path, recipe: Extraction) -> list[Any]:
-    """The stage: read the selected captures, extract each in a sandbox, write rows."""
-    from assets.documents.blocks import DOCUMENT_PART, CaptureReader, RowWriter, SandboxedExtractor, document_row
+def extraction_pipeline(reader: Any, declared: Format, parts: Path, recipe: Extraction) -> list[Any]:
+    """The stage: read payloads, extract each in a sandbox, write rows."""
+    from assets.documents.blocks import DOCUMENT_PART, RowWriter, SandboxedExtractor, document_row
 
-    return [
-        CaptureReader(selected, crawl),
-        SandboxedExtractor(declared, recipe),
-        RowWriter(parts, DOCUMENT_PART, document_row),
-    ]
+    return [reader, SandboxedExtractor(declared, recipe), RowWriter(parts, DOCUMENT_PART, document_row)]
