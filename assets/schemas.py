@@ -55,13 +55,26 @@ CRAWL_DELTA = schema(
         "crawl": pa.string(),
         "change": pa.string(),  # added | changed | removed | unchanged
         "rule": pa.string(),  # which rule decided
-        "doc_id": pa.string(),  # of the new content; for removed: of the content that went
-        "previous_doc_id": pa.string(),
-        "content_sha256": pa.string(),
+        "doc_id": pa.string(),  # of the new content; for removed: of the content that went; null where unchanged
+        "previous_doc_id": pa.string(),  # of the content that changed or went
+        "content_sha256": pa.string(),  # of doc_id
         "missed_crawls": pa.int32(),  # consecutive complete crawls that no longer met the page; 0 when it was met
     }
 )
 """crawl_delta/<crawl>/delta.parquet: one row per URL live before or after, sorted by url."""
+
+LIVE_PAGES = schema(
+    {
+        "url": pa.string(),
+        "source": pa.string(),
+        "crawl": pa.string(),  # partition of extracted_documents that holds the text
+        "doc_id": pa.string(),
+        "content_sha256": pa.string(),
+        "missed_crawls": pa.int32(),
+    },
+    key=("url",),
+)
+"""crawl_delta/<crawl>/live-*.parquet: the pages of the source live after this crawl, an updated table keyed by url."""
 
 DOCUMENTS = schema(
     {

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from assets.build import Build, Segment, StageReport
+from assets.build import Base, Build, Segment, StageReport
+from orchestration.digest import digest_folder
 
 
 def segment_of(
@@ -27,6 +28,25 @@ def segment_of(
     return Segment(asset, partition, version, files, manifest)
 
 
+def published(build: Build, report: StageReport) -> Segment:
+    """What the publisher makes of a build: real data version, files kept from the version it extends."""
+    base = report.extends.segment if report.extends else None
+    names = report.extends.kept if report.extends else set()
+    known = base.manifest["digests"] if base else {}
+    kept = {name: known[name] for name in names if name in known}
+    found = digest_folder(build.output, report.volatile_files, kept)
+    own = segment_of(build.output, build.asset, build.partition, found.version, report)
+    files = {name: base.files[name] for name in names} if base else {}
+    inputs = {asset: {s.partition or "": s.version for s in segments} for asset, segments in build.inputs.items()}
+    more = {
+        "digests": found.files,
+        "rows": found.rows,
+        "extends": {"version": base.version, "updates": report.extends.updates} if base and report.extends else None,
+        "identity": {"inputs": inputs},
+    }
+    return Segment(build.asset, build.partition, found.version, {**files, **own.files}, {**own.manifest, **more})
+
+
 def make_build(
     folder: Path,
     asset: str,
@@ -35,8 +55,9 @@ def make_build(
     partition: str | None = None,
     workers: int = 1,
     previous: Segment | None = None,
+    extend: bool = False,
 ) -> Build:
-    """A build of `asset` that writes to `folder/output`."""
+    """A build of `asset` that writes to `folder/output`; with `extend` it may update `previous`."""
     by_asset: dict[str, list[Segment]] = {}
     for segment in inputs:
         by_asset.setdefault(segment.asset, []).append(segment)
@@ -51,4 +72,5 @@ def make_build(
         recipes=recipes or {},
         workers=workers,
         previous=previous,
+        base=Base(previous, previous.manifest["identity"]["inputs"]) if previous and extend else None,
     )

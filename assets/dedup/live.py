@@ -9,13 +9,21 @@ import pyarrow.compute as pc
 
 from assets.build import BuildError, Segment
 from assets.dedup.signatures import SignatureReader
-from assets.schemas import FILTERED
-from assets.sources.delta import live_documents
+from assets.schemas import FILTERED, LIVE_PAGES
+from assets.sources.partition import parse_crawl
+
+LIVE_COLUMNS = ("doc_id", "url", "source", "crawl")
 
 
 def read_live(deltas: Sequence[Segment]) -> pa.Table:
-    """doc_id, url, source, crawl of every live document."""
-    return live_documents([segment.table("delta") for segment in deltas])
+    """doc_id, url, source, crawl of every live document, sorted by doc_id: the live pages of each source's newest crawl."""
+    newest: dict[str, Segment] = {}
+    for delta in deltas:
+        source, at = parse_crawl(delta.partition)
+        if source not in newest or at > parse_crawl(newest[source].partition)[1]:
+            newest[source] = delta
+    tables = [newest[source].table("live", LIVE_COLUMNS) for source in sorted(newest)]
+    return pa.concat_tables(tables or [LIVE_PAGES.empty_table().select(LIVE_COLUMNS)]).sort_by("doc_id")
 
 
 def live_kept(live: pa.Table, decided: dict[str, pa.Table]) -> pa.Table:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from assets.build import Build, BuildError, Segment, StageReport
-from assets.schemas import CRAWL_DELTA
+from assets.build import Build, BuildError, Extension, Segment, StageReport
+from assets.delta_table import write_changes
+from assets.schemas import CRAWL_DELTA, LIVE_PAGES
 from assets.sources.config import SourceConfig
-from assets.sources.delta import DeltaPolicy, delta_rows
+from assets.sources.delta import DeltaPolicy, delta_rows, live_changes
 from assets.sources.partition import parse_crawl
 from assets.tables import write_table
 
@@ -40,6 +41,13 @@ def crawl_delta(build: Build) -> StageReport:
         )
     columns = ["url", "crawl", "doc_id", "content_sha256", "drop_reason"]
     captures = build.one("raw_crawl").table("captures", columns).to_pylist()
-    rows = delta_rows(captures, previous[0].table("delta").to_pylist() if previous else [], policy)
+    live = previous[0].table("live").to_pylist() if previous else []
+    rows = delta_rows(captures, live, policy)
     write_table(build.output, "delta", rows, CRAWL_DELTA)
-    return delta_report(rows, captures, policy)
+    base = previous[0].files if previous else {}
+    update = write_changes(build.output, "live", live_changes(rows, live), LIVE_PAGES, base)
+    report = delta_report(rows, captures, policy)
+    if previous:
+        report.extends = Extension(previous[0])
+        report.extends.table("live", update)
+    return report

@@ -1,8 +1,8 @@
-"""What a crawl changed. Pure: captures of this crawl + the delta before it -> one row per page live before or after.
+"""What a crawl changed. Pure: captures of this crawl + the pages live before it -> one row per page live before or after.
 
-The delta before it lists every page that was live after the previous crawl, with its content hash,
-so history needs no other table. A page leaves only for a stated reason: a server that is down for a
-night must not empty the corpus.
+Beside the delta stands the table of the pages live after this crawl, an update of the table of the
+source's previous crawl: it costs what changed, and the newest one is all that later stages read.
+A page leaves only for a stated reason: a server that is down for a night must not empty the corpus.
 
     captured now, not live before       added      new_url
     captured now, other content         changed    new_content
@@ -24,12 +24,9 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from assets.build import BuildError
-from assets.schemas import CRAWL_DELTA
+from assets.delta_table import Changes
+from assets.schemas import CRAWL_DELTA, LIVE_PAGES
 from assets.sources.partition import parse_crawl
-from assets.tables import schema
-
-LIVE_DOCUMENTS = schema({"doc_id": pa.string(), "url": pa.string(), "source": pa.string(), "crawl": pa.string()})
-"""Result of `live_documents`, sorted by doc_id; `crawl` is the partition of extracted_documents that holds the text."""
 
 _REFUSED_OR_REPLACED = {
     "opted_out",
@@ -63,22 +60,46 @@ class DeltaPolicy(BaseModel):
 
 
 def delta_rows(
-    captures: Sequence[Mapping[str, Any]], previous: Sequence[Mapping[str, Any]], policy: DeltaPolicy
+    captures: Sequence[Mapping[str, Any]], live: Sequence[Mapping[str, Any]], policy: DeltaPolicy
 ) -> list[dict[str, Any]]:
-    """Rows of CRAWL_DELTA, sorted by url, from captures.parquet and the previous delta.parquet (both of one source)."""
+    """Rows of CRAWL_DELTA, sorted by url, from captures.parquet and the pages live before (LIVE_PAGES, of one source).
+
+    Rows of unchanged pages name no document: the live pages say which it is.
+    """
     now = {row["url"]: row for row in captures}
-    live = {row["url"]: row for row in previous if row["change"] != "removed"}
+    before = {row["url"]: row for row in live}
     complete = is_complete(captures, policy)
     crawls = {row["crawl"] for row in captures}
     if len(crawls) != 1:
         raise BuildError(f"captures must be of one crawl, found {sorted(crawls)}")
     crawl = crawls.pop()
+    source = parse_crawl(crawl)[0]
     rows = []
-    for url in sorted(now.keys() | live.keys()):
-        row = _decide(now.get(url), live.get(url), complete, policy)
+    for url in sorted(now.keys() | before.keys()):
+        row = _decide(now.get(url), before.get(url), complete, policy)
         if row is not None:
-            rows.append({"url": url, "source": parse_crawl(crawl)[0], "crawl": crawl, "missed_crawls": 0} | row)
+            rows.append({"url": url, "source": source, "crawl": crawl} | row)
     return rows
+
+
+def live_changes(rows: Sequence[Mapping[str, Any]], live: Sequence[Mapping[str, Any]]) -> Changes:
+    """What the delta does to the pages live before it."""
+    before = {row["url"]: row for row in live}
+    removed, added = [], []
+    for row in rows:
+        held = before.get(row["url"])
+        if row["change"] == "unchanged":
+            assert held is not None
+            if held["missed_crawls"] == row["missed_crawls"]:
+                continue
+            new = {**held, "missed_crawls": row["missed_crawls"]}
+        else:
+            new = {name: row[name] for name in LIVE_PAGES.names}
+        if held is not None:
+            removed.append(held)
+        if row["change"] != "removed":
+            added.append(new)
+    return Changes(*(pa.Table.from_pylist(part, schema=LIVE_PAGES) for part in (removed, added)))
 
 
 def is_complete(captures: Sequence[Mapping[str, Any]], policy: DeltaPolicy) -> bool:
@@ -97,12 +118,12 @@ def _decide(
 ) -> dict[str, Any] | None:
     """Change, rule and identities of one URL; None when it is live neither before nor after."""
     if now is not None and now["drop_reason"] is None:
-        new = {"doc_id": now["doc_id"], "content_sha256": now["content_sha256"]}
+        new = {"doc_id": now["doc_id"], "content_sha256": now["content_sha256"], "missed_crawls": 0}
         if before is None:
-            return {"change": "added", "rule": "new_url", "previous_doc_id": None, **new}
-        same = before["content_sha256"] == now["content_sha256"]
-        change, rule = ("unchanged", "same_content") if same else ("changed", "new_content")
-        return {"change": change, "rule": rule, "previous_doc_id": before["doc_id"], **new}
+            return _row("added", "new_url", None, new)
+        if before["content_sha256"] == now["content_sha256"]:
+            return _row("unchanged", "same_content", None, {"missed_crawls": 0})
+        return _row("changed", "new_content", before["doc_id"], new)
     if before is None:
         return None
     missed = before["missed_crawls"]
@@ -115,40 +136,15 @@ def _decide(
         removed = _ends_page(reason, policy)
         rule = reason if removed else "not_reached_kept" if reason in _NOT_REACHED else "fetch_failed_kept"
         missed = 0
-    return {
-        "change": "removed" if removed else "unchanged",
-        "rule": rule,
-        "doc_id": before["doc_id"],
-        "previous_doc_id": before["doc_id"],
-        "content_sha256": before["content_sha256"],
-        "missed_crawls": missed,
-    }
+    if not removed:
+        return _row("unchanged", rule, None, {"missed_crawls": missed})
+    gone = {"doc_id": before["doc_id"], "content_sha256": before["content_sha256"], "missed_crawls": missed}
+    return _row("removed", rule, before["doc_id"], gone)
 
 
-def live_documents(deltas: Sequence[pa.Table]) -> pa.Table:
-    """The live documents after all these crawls, of any number of sources, in any order of tables."""
-    live: dict[str, dict[str, tuple[str, str]]] = {}  # source -> url -> (doc_id, crawl that holds the text)
-    columns = ["url", "crawl", "change", "doc_id"]
-    tables = [table.select(columns) for table in deltas if table.num_rows]
-    for table in sorted(tables, key=lambda table: table["crawl"][0].as_py()):
-        source, _ = parse_crawl(table["crawl"][0].as_py())
-        pages = live.setdefault(source, {})
-        for url, crawl, change, doc_id in zip(*(table[name].to_pylist() for name in columns), strict=True):
-            if change in ("added", "changed"):
-                pages[url] = (doc_id, crawl)
-                continue
-            held = pages.pop(url, None) if change == "removed" else pages.get(url)
-            if held is None or held[0] != doc_id:
-                raise BuildError(
-                    f"crawl_delta/{crawl}: {url} is {change} with document {doc_id}, but the deltas before it hold {held}: "
-                    "a crawl is missing from the history; build crawl_delta of every earlier crawl of this source"
-                )
-    rows = [
-        {"doc_id": doc_id, "url": url, "source": source, "crawl": crawl}
-        for source, pages in live.items()
-        for url, (doc_id, crawl) in pages.items()
-    ]
-    return pa.Table.from_pylist(sorted(rows, key=lambda row: row["doc_id"]), schema=LIVE_DOCUMENTS)
+def _row(change: str, rule: str, previous_doc_id: str | None, rest: dict[str, Any]) -> dict[str, Any]:
+    empty = {"doc_id": None, "content_sha256": None}
+    return {"change": change, "rule": rule, "previous_doc_id": previous_doc_id, **empty, **rest}
 
 
 def delta_table(rows: list[dict[str, Any]]) -> pa.Table:

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from assets.build import BuildError
 from assets.dedup.corpus import assemble
-from assets.dedup.live import live_kept
-from assets.schemas import CONTAMINATION, DOCUMENTS, DUPLICATES, FILTERED
-from assets.sources.delta import LIVE_DOCUMENTS
+from assets.dedup.live import LIVE_COLUMNS, live_kept
+from assets.schemas import CONTAMINATION, DOCUMENTS, DUPLICATES, FILTERED, LIVE_PAGES
 from tests.dedup.worlds import Page, build_dedup, chinese, crawl_segments, english, replace_words
 
 FIRST, SECOND, OTHER = "site@20260101T000000Z", "site@20260201T000000Z", "mirror@20260115T000000Z"
@@ -149,7 +148,7 @@ def test_inputs_of_different_states_are_refused(tmp_path: Path) -> None:
     segments = {s.asset: s for s in crawl_segments(tmp_path, FIRST, [Page("u/a", english(1)), Page("u/b", english(2))])}
     extracted = segments["extracted_documents"].table("documents")
     filtered = segments["filtered_documents"].table("decisions")
-    live = filtered.select(("doc_id", "url", "source", "crawl")).cast(LIVE_DOCUMENTS)
+    live = filtered.select(LIVE_COLUMNS)
     nothing, clean = DUPLICATES.empty_table(), CONTAMINATION.empty_table()
     with pytest.raises(
         BuildError, match="2 live documents that the filters kept have no decision in duplicate_clusters"
@@ -165,7 +164,7 @@ def test_inputs_of_different_states_are_refused(tmp_path: Path) -> None:
 
 def test_an_empty_world_makes_an_empty_corpus() -> None:
     documents, decisions = assemble(
-        LIVE_DOCUMENTS.empty_table(),
+        LIVE_PAGES.empty_table().select(LIVE_COLUMNS),
         DOCUMENTS.empty_table(),
         FILTERED.empty_table(),
         DUPLICATES.empty_table(),

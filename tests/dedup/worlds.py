@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
-from assets.build import Segment, StageReport
+from assets.build import Extension, Segment, StageReport
 from assets.dedup import defs
-from assets.schemas import CRAWL_DELTA, DOCUMENTS, FILTERED, document_id
+from assets.delta_table import write_changes
+from assets.schemas import CRAWL_DELTA, DOCUMENTS, FILTERED, LIVE_PAGES, document_id
+from assets.sources.delta import live_changes
 from assets.tables import write_table
-from tests.builds import make_build, segment_of
+from tests.builds import make_build, published
 
 EN_WORDS = [
     "river",
@@ -93,13 +93,13 @@ class Page:
         return document_id(source, self.url, hashlib.sha256(self.text.encode()).hexdigest())
 
 
-def crawl_segments(folder: Path, crawl: str, pages: Sequence[Page]) -> list[Segment]:
-    """crawl_delta, extracted_documents and filtered_documents of one crawl."""
+def crawl_segments(folder: Path, crawl: str, pages: Sequence[Page], before: Segment | None = None) -> list[Segment]:
+    """crawl_delta (after `before`, the source's earlier one), extracted_documents and filtered_documents of one crawl."""
     source = crawl.partition("@")[0]
     delta, extracted, filtered = [], [], []
     for page in sorted(pages, key=lambda page: page.url):
         identity = {"doc_id": page.doc_id(source), "url": page.url, "source": source, "crawl": crawl}
-        delta.append(identity | {"change": page.change, "rule": "test"})
+        delta.append(identity | {"change": page.change, "rule": "test", "content_sha256": None, "missed_crawls": 0})
         if page.change in ("added", "changed"):
             drop = page.extraction_drop
             described = identity | {"domain": "documentation", "format": "html"}
@@ -113,18 +113,21 @@ def crawl_segments(folder: Path, crawl: str, pages: Sequence[Page]) -> list[Segm
                 | {"language": page.language, "quality": page.quality, "characters": len(page.text)}
                 | {"utf8_bytes": len(page.text.encode()), "drop_reason": page.filter_drop}
             )
-    tables = (
-        ("crawl_delta", "delta", delta, CRAWL_DELTA),
+    build = make_build(folder / "crawl_delta" / crawl, "crawl_delta", partition=crawl)
+    write_table(build.output, "delta", delta, CRAWL_DELTA)
+    changes = live_changes(delta, before.table("live").to_pylist() if before else [])
+    update = write_changes(build.output, "live", changes, LIVE_PAGES, before.files if before else {})
+    report = StageReport(extends=Extension(before) if before else None)
+    if report.extends:
+        report.extends.table("live", update)
+    segments = [published(build, report)]
+    for asset, name, rows, schema in (
         ("extracted_documents", "documents", extracted, DOCUMENTS),
         ("filtered_documents", "decisions", filtered, FILTERED),
-    )
-    segments = []
-    for asset, name, rows, schema in tables:
-        if asset != "crawl_delta":
-            rows.sort(key=lambda row: row["doc_id"])
-        table = pa.Table.from_pylist(rows, schema=schema)
-        write_table(folder / asset / crawl, name, table, schema)
-        segments.append(segment_of(folder / asset / crawl, asset, crawl))
+    ):
+        build = make_build(folder / asset / crawl, asset, partition=crawl)
+        write_table(build.output, name, sorted(rows, key=lambda row: row["doc_id"]), schema)
+        segments.append(published(build, StageReport()))
     return segments
 
 
@@ -141,18 +144,30 @@ class Built:
         return self.segments[asset].table(table).to_pylist()
 
 
-def build_dedup(folder: Path, crawls: dict[str, Sequence[Page]], recipes: dict | None = None) -> Built:
-    """Run every dedup asset over some crawls, in the order given."""
-    recipes = recipes or {}
+def world_segments(folder: Path, crawls: dict[str, Sequence[Page]], recipes: dict | None = None) -> list[Segment]:
+    """All partitioned segments of some crawls, signatures included."""
     inputs: list[Segment] = []
-    for crawl, pages in crawls.items():
-        inputs += crawl_segments(folder, crawl, pages)
-        pair = [segment for segment in inputs if segment.partition == crawl and segment.asset != "crawl_delta"]
-        signed, report = _run(folder, "document_signatures", pair, recipes, crawl)
-        inputs.append(signed)
-    built = Built({"document_signatures": signed}, {"document_signatures": report})
+    newest: dict[str, Segment] = {}
+    for crawl in sorted(crawls, key=lambda crawl: crawl.partition("@")[2]):
+        source = crawl.partition("@")[0]
+        found = crawl_segments(folder, crawl, crawls[crawl], newest.get(source))
+        newest[source] = found[0]
+        inputs += found
+        inputs.append(_run(folder, "document_signatures", found[1:], recipes or {}, crawl)[0])
+    return inputs
+
+
+def build_dedup(
+    folder: Path, crawls: dict[str, Sequence[Page]], recipes: dict | None = None, base: Built | None = None
+) -> Built:
+    """Run every dedup asset over some crawls; with `base`, each updates the version that stands there."""
+    inputs = world_segments(folder, crawls, recipes)
+    last = [segment for segment in inputs if segment.asset == "document_signatures"][-1]
+    built = Built({"document_signatures": last}, {})
     for asset in ("duplicate_clusters", "contamination", "corpus"):
-        built.segments[asset], built.reports[asset] = _run(folder, asset, [*inputs, *_unpartitioned(built)], recipes)
+        previous = base.segments[asset] if base else None
+        read = [*inputs, *_unpartitioned(built)]
+        built.segments[asset], built.reports[asset] = _run(folder, asset, read, recipes or {}, previous=previous)
     return built
 
 
@@ -161,11 +176,17 @@ def _unpartitioned(built: Built) -> list[Segment]:
 
 
 def _run(
-    folder: Path, asset: str, inputs: list[Segment], recipes: dict, crawl: str | None = None
+    folder: Path,
+    asset: str,
+    inputs: list[Segment],
+    recipes: dict,
+    crawl: str | None = None,
+    previous: Segment | None = None,
 ) -> tuple[Segment, StageReport]:
     work = folder / "built" / asset / (crawl or "all")
     shutil.rmtree(work, ignore_errors=True)
-    report = getattr(defs, asset)(make_build(work, asset, inputs, recipes, crawl))
+    build = make_build(work, asset, inputs, recipes, crawl, previous=previous, extend=True)
+    report = getattr(defs, asset)(build)
     report.as_json()
     assert report.documents_in == (report.documents_kept or 0) + sum(report.dropped.values())
-    return segment_of(work / "output", asset, crawl, report=report), report
+    return published(build, report), report

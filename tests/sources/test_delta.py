@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.build import BuildError, Segment
-from assets.schemas import CAPTURES, CRAWL_DELTA, document_id
+from assets.dedup.live import read_live
+from assets.delta_table import write_changes
+from assets.schemas import CAPTURES, CRAWL_DELTA, LIVE_PAGES, document_id
 from assets.sources.defs import crawl_delta
-from assets.sources.delta import DeltaPolicy, delta_rows, delta_table, is_complete, live_documents
+from assets.sources.delta import DeltaPolicy, delta_rows, is_complete, live_changes
 from assets.tables import write_table
 from quality.outcome import Evidence
 from quality.sources_checks import (
@@ -20,7 +22,7 @@ from quality.sources_checks import (
     links_led_beyond_the_start_urls,
     removed_pages_are_a_minority,
 )
-from tests.builds import make_build, segment_of
+from tests.builds import make_build, published, segment_of
 
 DAYS = ("site@20260101T000000Z", "site@20260102T000000Z", "site@20260103T000000Z")
 
@@ -38,13 +40,23 @@ def captures(pages: dict[str, str], crawl: str) -> list[dict[str, Any]]:
     return [capture(page, outcome, crawl) for page, outcome in pages.items()]
 
 
+def apply(rows: list[dict[str, Any]], live: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The live pages after a delta."""
+    changes = live_changes(rows, live)
+    pages = {row["url"]: row for row in live}
+    for row in changes.removed.to_pylist():
+        assert pages.pop(row["url"]) == row
+    pages |= {row["url"]: row for row in changes.added.to_pylist()}
+    return list(pages.values())
+
+
 def delta_of(before: dict[str, str], after: dict[str, str], **policy: Any) -> dict[str, tuple[str, str]]:
     """Page -> (change, rule) of the second of two crawls."""
     chosen = DeltaPolicy(**policy)
-    first = delta_rows(captures(before, DAYS[0]), [], chosen)
+    live = apply(delta_rows(captures(before, DAYS[0]), [], chosen), [])
     return {
         row["url"].rpartition("/")[2]: (row["change"], row["rule"])
-        for row in delta_rows(captures(after, DAYS[1]), first, chosen)
+        for row in delta_rows(captures(after, DAYS[1]), live, chosen)
     }
 
 
@@ -93,10 +105,11 @@ def test_a_missing_page_leaves_only_after_a_complete_crawl() -> None:
 
 def test_misses_are_counted_over_crawls_and_forgotten_when_the_page_is_back() -> None:
     policy = DeltaPolicy(missing_crawls=2)
-    rows: list[dict[str, Any]] = []
+    live: list[dict[str, Any]] = []
     seen = []
     for pages in ({"a": "=a", "b": "=b"}, {"b": "=b"}, {"a": "=a", "b": "=b"}, {"b": "=b"}, {"b": "=b"}):
-        rows = delta_rows(captures(pages, DAYS[1]), rows, policy)
+        rows = delta_rows(captures(pages, DAYS[1]), live, policy)
+        live = apply(rows, live)
         seen.append(next((r["change"], r["rule"], r["missed_crawls"]) for r in rows if r["url"].endswith("/a")))
     assert seen == [
         ("added", "new_url", 0),
@@ -115,13 +128,16 @@ _crawls = st.lists(st.dictionaries(st.sampled_from("abcdef"), _outcomes, min_siz
 
 @settings(max_examples=200, deadline=None)
 @given(histories=st.tuples(_crawls, _crawls), missing_crawls=st.integers(1, 3))
-def test_the_fold_of_deltas_is_what_the_policy_calls_live(
-    histories: tuple[list[dict[str, str]], list[dict[str, str]]], missing_crawls: int
+def test_the_live_pages_are_what_the_policy_calls_live(
+    tmp_path_factory: pytest.TempPathFactory,
+    histories: tuple[list[dict[str, str]], list[dict[str, str]]],
+    missing_crawls: int,
 ) -> None:
     policy = DeltaPolicy(missing_crawls=missing_crawls)
     deltas, expected = [], {}
     for source, crawls in zip(("one", "two"), histories, strict=True):
-        previous: list[dict[str, Any]] = []
+        files: dict[str, Path] = {}
+        pages_before: list[dict[str, Any]] = []
         live: dict[str, tuple[str, str, int]] = {}  # the model: page -> content, crawl that holds it, misses
         for day, pages in enumerate(crawls):
             name = f"{source}@2026010{day + 1}T000000Z"
@@ -141,29 +157,23 @@ def test_the_fold_of_deltas_is_what_the_policy_calls_live(
                     live.pop(page, None)
                 elif page in live:
                     live[page] = (*live[page][:2], 0)
-            previous = delta_rows(rows, previous, policy)
-            deltas.append(delta_table(previous))
+            folder = tmp_path_factory.mktemp("delta")
+            changes = live_changes(delta_rows(rows, pages_before, policy), pages_before)
+            update = write_changes(folder, "live", changes, LIVE_PAGES, files)
+            files = {kept: files[kept] for kept in update.kept} | {path.name: path for path in folder.iterdir()}
+            deltas.append(Segment("crawl_delta", name, "", files))
+            pages_before = deltas[-1].table("live").to_pylist()
         for page, (content, crawl, _) in live.items():
             url = f"http://site/{page}"
             expected[document_id(source, url, content)] = (url, source, crawl)
     for order in (deltas, deltas[::-1]):
-        found = live_documents(order)
+        found = read_live(order)
         assert found["doc_id"].to_pylist() == sorted(expected)
         assert {r["doc_id"]: (r["url"], r["source"], r["crawl"]) for r in found.to_pylist()} == expected
 
 
-def test_a_hole_in_the_history_is_an_error() -> None:
-    policy = DeltaPolicy()
-    first = delta_rows(captures({"a": "=a"}, DAYS[0]), [], policy)
-    second = delta_rows(captures({"a": "=b"}, DAYS[1]), first, policy)
-    third = delta_rows(captures({"a": "=b"}, DAYS[2]), second, policy)
-    assert live_documents([delta_table(rows) for rows in (first, second, third)])["crawl"].to_pylist() == [DAYS[1]]
-    with pytest.raises(BuildError, match="a crawl is missing from the history"):
-        live_documents([delta_table(first), delta_table(third)])
-
-
 def test_no_deltas_no_documents() -> None:
-    assert live_documents([]).num_rows == 0
+    assert read_live([]).num_rows == 0
 
 
 def raw_segment(folder: Path, crawl: str, pages: dict[str, str]) -> Segment:
@@ -179,18 +189,27 @@ def test_the_build_reads_this_crawl_and_the_one_before(tmp_path: Path) -> None:
         raw_segment(tmp_path / "raw2", DAYS[1], {"a": "=a", "b": "=new", "d": "=d"}),
     ]
     first = make_build(tmp_path / "d1", "crawl_delta", raw[:1], partition=DAYS[0])
-    crawl_delta(first)
-    deltas = [segment_of(first.output, "crawl_delta", DAYS[0])]
+    deltas = [published(first, crawl_delta(first))]
     second = make_build(tmp_path / "d2", "crawl_delta", [raw[1], *deltas], partition=DAYS[1])
     report = crawl_delta(second)
-    deltas.append(segment_of(second.output, "crawl_delta", DAYS[1]))
+    deltas.append(published(second, report))
     assert report.stats["changes"] == {"added": 1, "changed": 1, "removed": 1, "unchanged": 1}
     assert (report.stats["live_before"], report.stats["live_after"]) == (3, 3)
     table = deltas[1].table("delta")
     assert table.schema.equals(CRAWL_DELTA)
     assert [row["url"][-1] for row in table.to_pylist()] == ["a", "b", "c", "d"]
-    live = live_documents([segment.table("delta") for segment in deltas])
-    assert {r["url"][-1]: r["crawl"] for r in live.to_pylist()} == {"a": DAYS[0], "b": DAYS[1], "d": DAYS[1]}
+    assert [row["url"][-1] for row in table.to_pylist() if row["doc_id"] is None] == ["a"]
+    changes = deltas[1].changes("live", deltas[0].version)
+    assert changes is not None
+    assert [[row["url"][-1] for row in part.to_pylist()] for part in (changes.removed, changes.added)] == [
+        ["b", "c"],
+        ["b", "d"],
+    ]
+    assert {r["url"][-1]: r["crawl"] for r in read_live(deltas).to_pylist()} == {
+        "a": DAYS[0],
+        "b": DAYS[1],
+        "d": DAYS[1],
+    }
     with pytest.raises(BuildError, match="compared one after the other"):
         crawl_delta(make_build(tmp_path / "d3", "crawl_delta", [raw[1], *deltas], partition=DAYS[2]))
 
