@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
-from assets.delta_table import Changes, Part, TableUpdate, key_columns, read_batches, read_parts, table_parts
+from assets.delta_table import Changes, Part, key_columns, read_batches, read_parts, table_parts, write_changes
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
@@ -196,10 +196,28 @@ class Extension:
     kept: set[str] = field(default_factory=set)
     updates: dict[str, int | None] = field(default_factory=dict)
 
-    def table(self, name: str, update: TableUpdate) -> None:
-        """Take over what `write_changes` kept."""
-        self.kept.update(update.kept)
-        self.updates[name] = update.number
+
+class UpdatedTables:
+    """Tables of an output that continue those of an earlier version (`base`), or begin where there is none."""
+
+    def __init__(self, output: Path, base: Segment | None) -> None:
+        self._output, self._base = output, base
+        self.extends = Extension(base) if base else None
+
+    def write(self, table: str, changes: Changes, schema: pa.Schema) -> None:
+        """Write what changes in a table."""
+        update = write_changes(self._output, table, changes, schema, self._base.files if self._base else {})
+        if self.extends:
+            self.extends.kept.update(update.kept)
+            self.extends.updates[table] = update.number
+
+    def segment(self) -> Segment:
+        """The output as it will be published, kept files included."""
+        kept = {name: self.extends.segment.files[name] for name in self.extends.kept} if self.extends else {}
+        written = {
+            path.relative_to(self._output).as_posix(): path for path in self._output.rglob("*") if path.is_file()
+        }
+        return Segment("staged", None, "staged", kept | written)
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,11 @@ class Changes:
     removed: pa.Table
     added: pa.Table
 
+    @classmethod
+    def all_new(cls, rows: pa.Table) -> Changes:
+        """A table that was not there before."""
+        return cls(rows.schema.empty_table(), rows)
+
     def __len__(self) -> int:
         return len(self.removed) + len(self.added)
 

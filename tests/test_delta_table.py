@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assets.build import Extension, Segment
+from assets.build import Segment, UpdatedTables
 from assets.delta_table import Changes, difference, table_parts, write_changes
 from assets.tables import schema, write_table
 from orchestration.digest import digest_folder
@@ -49,15 +49,14 @@ class History:
         output.mkdir()
         changes = difference(rows_of(self.content), rows_of(content))
         base = self.segment.files if self.segment else {}
-        written = write_changes(output, "decisions", changes, ROWS, base)
-        kept = {name: self.digests[name] for name in written.kept}
-        found = digest_folder(output, (), kept)
+        written = UpdatedTables(output, self.segment)
+        written.write("decisions", changes, ROWS)
+        names = written.extends.kept if written.extends else set()
+        found = digest_folder(output, (), {name: self.digests[name] for name in names})
         extends = None
-        if self.segment:
-            extension = Extension(self.segment)
-            extension.table("decisions", written)
-            extends = {"version": self.segment.version, "updates": extension.updates}
-        files = {name: base[name] for name in written.kept} | files_of(output)
+        if self.segment and written.extends:
+            extends = {"version": self.segment.version, "updates": written.extends.updates}
+        files = {name: base[name] for name in names} | files_of(output)
         self.digests, self.content = found.files, content
         self.segment = Segment("corpus", None, found.version, files, {"extends": extends})
 

@@ -117,8 +117,8 @@ class ItemIndex:
         best = int(share.argmax())
         return Hit(self.items[best], float(share[best])) if share[best] >= self._threshold else None
 
-    def stats(self, hits: dict[str, Hit]) -> dict[str, Any]:
-        """Items and hits, and how many searchable items are not recognised when planted in a text."""
+    def stats(self, decisions: pa.Table) -> dict[str, Any]:
+        """Items and decisions, and how many searchable items are not recognised when planted in a text."""
         searched = [item for item, total in zip(self.items, self._total, strict=True) if total]
         hosts = ("Planted before. {} Planted after.", "前文在此。{}后文在此。")
         lost = sum(self.worst(host.format(item.text)) is None for item in searched for host in hosts)
@@ -127,7 +127,7 @@ class ItemIndex:
             "items_searched": len(searched),
             "items_too_short": len(self.too_short),
             "items_not_recognised": lost,
-            "contaminated_by_set": dict(sorted(Counter(hit.item.set for hit in hits.values()).items())),
+            "contaminated_by_set": dict(sorted(Counter(decisions["evaluation_set"].to_pylist()).items())),
         }
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from assets.build import BuildError
+from assets.build import BuildError, Segment
 from assets.schemas import CORPUS, CORPUS_DECISIONS
 
 EXTRACTED_COLUMNS = ("doc_id", "url", "source", "crawl", "licence", "domain", "format", "drop_reason")
@@ -103,16 +103,53 @@ def _refuse(connection: Any, query: str, rule: str) -> None:
         raise BuildError(f"{count} {rule}, first {doc_id} of {crawl}: materialise the stale input first")
 
 
-def corpus_stats(corpus: pa.Table, decisions: pa.Table, ever_extracted: int) -> dict[str, Any]:
-    """Numbers for the checks and for a person."""
-    stages = Counter(stage or "corpus" for stage in decisions["stage"].to_pylist())
-    languages = Counter(language or "unknown" for language in corpus["language"].to_pylist())
+def corpus_stats(documents: Segment, extracted_documents: int) -> dict[str, Any]:
+    """Numbers for the checks and for a person, counted over the written tables a batch at a time."""
+    fates: Counter[tuple[str | None, str | None]] = Counter()
+    came: Counter[str] = Counter()
+    for batch in documents.batches("decisions", ("source", "live", "stage", "drop_reason"), rows=65536):
+        table = pa.Table.from_batches([batch])
+        fates += count(table, ("stage", "drop_reason"))
+        came += Counter({source: n for (source, live), n in count(table, ("source", "live")).items() if live})
+    stayed: Counter[str] = Counter()
+    languages: Counter[str] = Counter()
+    sums: Counter[str] = Counter()
+    for batch in documents.batches(
+        "documents", ("source", "language", "licence", "characters", "utf8_bytes"), rows=65536
+    ):
+        table = pa.Table.from_batches([batch])
+        stayed += Counter({source: n for (source,), n in count(table, ("source",)).items()})
+        languages += Counter({language or "unknown": n for (language,), n in count(table, ("language",)).items()})
+        sums["unlicensed"] += table["licence"].null_count
+        for name in ("characters", "utf8_bytes"):
+            sums[name] += pc.sum(table[name]).as_py() or 0
+    stages: Counter[str] = Counter()
+    for (stage, _), n in fates.items():
+        stages[stage or "corpus"] += n
+    kept = sum(stayed.values())
     return {
-        "live_documents": int(pc.sum(decisions["live"]).as_py() or 0),
-        "documents_unaccounted": abs(ever_extracted - len(decisions)),
+        "documents_by_source": dict(sorted(came.items())),
+        "kept_by_source": {source: stayed[source] for source in sorted(came)},
+        "live_documents": sum(came.values()),
+        "documents_unaccounted": abs(extracted_documents - sum(fates.values())),
         "documents_by_stage": dict(sorted(stages.items())),
         "kept_by_language": dict(sorted(languages.items())),
-        "characters": int(pc.sum(corpus["characters"]).as_py() or 0),
-        "utf8_bytes": int(pc.sum(corpus["utf8_bytes"]).as_py() or 0),
-        "unlicensed_share": corpus["licence"].null_count / len(corpus) if len(corpus) else 0.0,
+        "characters": sums["characters"],
+        "utf8_bytes": sums["utf8_bytes"],
+        "unlicensed_share": sums["unlicensed"] / kept if kept else 0.0,
+        "dropped": {reason: n for (_, reason), n in sorted(fates.items(), key=str) if reason},
     }
+
+
+def count(table: pa.Table, columns: tuple[str, ...]) -> Counter[Any]:
+    """Rows per combination of values."""
+    groups = table.group_by(list(columns)).aggregate([([], "count_all")])
+    return Counter(
+        dict(
+            zip(
+                zip(*(groups[c].to_pylist() for c in columns), strict=True),
+                groups["count_all"].to_pylist(),
+                strict=True,
+            )
+        )
+    )

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from assets.build import Build, StageReport
+from assets.build import Build, StageReport, UpdatedTables
 from assets.dedup.audit import audit_clusters
 from assets.dedup.clusters import DedupRecipe, cluster_documents
 from assets.dedup.contamination import (
@@ -23,9 +24,11 @@ from assets.dedup.contamination import (
     read_items,
 )
 from assets.dedup.corpus import EXTRACTED_COLUMNS, FILTERED_COLUMNS, assemble, corpus_stats
+from assets.dedup.corpus_update import CorpusUpdate, update_corpus
 from assets.dedup.inputs import kept_ids, kept_texts, read_all, same_partition
 from assets.dedup.live import live_kept, read_live, signature_reader
 from assets.dedup.reports import (
+    ROWS,
     by_source,
     cluster_plots,
     cluster_samples,
@@ -34,6 +37,8 @@ from assets.dedup.reports import (
     source_plot,
 )
 from assets.dedup.signatures import SignatureRecipe, SignatureStats, signature_parts
+from assets.dedup.updates import rows_of
+from assets.delta_table import Changes, difference
 from assets.schemas import (
     CONTAMINATION,
     CORPUS,
@@ -74,8 +79,10 @@ def duplicate_clusters(build: Build) -> StageReport:
     documents = live_kept(read_live(build.all("crawl_delta")), decided)
     read = signature_reader(build.all("document_signatures"), documents)
     found = cluster_documents(documents, read, recipe)
-    write_table(build.output, "decisions", found.decisions, DUPLICATES)
-    write_table(build.output, "pairs", found.pairs, DUPLICATE_PAIRS)
+    base = build.base.segment if build.base else None
+    written = UpdatedTables(build.output, base)
+    for name, table, schema in (("decisions", found.decisions, DUPLICATES), ("pairs", found.pairs, DUPLICATE_PAIRS)):
+        written.write(name, difference(base.table(name) if base else schema.empty_table(), table), schema)
 
     # Both tables are sorted by doc_id and hold the same documents: rows correspond.
     per_source = by_source(documents, documents.filter(found.decisions["kept"]))
@@ -88,54 +95,75 @@ def duplicate_clusters(build: Build) -> StageReport:
         stats=found.stats | audit | per_source | {"threshold": recipe.threshold},
         samples=cluster_samples(documents, found.decisions),
         plots=cluster_plots(found.decisions, found.pairs) | source_plot(per_source),
+        extends=written.extends,
     )
 
 
 def contamination(build: Build) -> StageReport:
-    """Search every kept document for evaluation items."""
+    """Search every kept document for evaluation items; in an update, those of the new crawls."""
     recipe = build.recipe("contamination", ContaminationRecipe)
     items = read_items(recipe)
     index = ItemIndex(items, recipe)
-    searched: set[str] = set()
+    new, texts = build.added("filtered_documents"), build.added("extracted_documents")
+    base = build.base.segment if build.base and new is not None and texts is not None else None
+    searched = base.manifest["report"]["documents_in"] if base else 0
     hits: dict[str, Hit] = {}
-    for filtered in build.all("filtered_documents"):
-        new = kept_ids(filtered) - searched  # a page that came back is the same document, with the same text
-        hits |= find_contaminated(kept_texts(same_partition(build, "extracted_documents", filtered), new), index)
-        searched |= new
-        build.progress.update(len(searched), note="searched for evaluation items")
-    write_table(build.output, "decisions", decision_table(hits), CONTAMINATION)
-
-    columns = ("doc_id", "url")
-    names = read_all(build.all("filtered_documents"), "decisions", columns, FILTERED)
-    urls = dict(zip(names["doc_id"].to_pylist(), names["url"].to_pylist(), strict=True))
+    for filtered in new if base and new is not None else build.all("filtered_documents"):
+        kept = kept_ids(filtered)
+        hits |= find_contaminated(kept_texts(same_partition(build, "extracted_documents", filtered), kept), index)
+        searched += len(kept)
+        build.progress.update(searched, note="searched for evaluation items")
+    found = decision_table(hits)
+    known = rows_of(base, "decisions", found["doc_id"].combine_chunks()) if base else CONTAMINATION.empty_table()
+    # A page that came back is the same document with the same text, and stays in the table when it goes.
+    written = UpdatedTables(build.output, base)
+    written.write("decisions", difference(known, found), CONTAMINATION)
+    decisions = written.segment().table("decisions")
+    worst = decisions.sort_by([("overlap", "descending"), ("doc_id", "ascending")]).slice(0, ROWS)
     return StageReport(
-        documents_in=len(searched),
-        documents_kept=len(searched) - len(hits),
-        dropped={"contaminated": len(hits)} if hits else {},
-        stats=index.stats(hits) | {"items_sha256": items_sha256(items)},
-        samples=contamination_samples(hits, urls, index),
+        documents_in=searched,
+        documents_kept=searched - len(decisions),
+        dropped={"contaminated": len(decisions)} if len(decisions) else {},
+        stats=index.stats(decisions) | {"items_sha256": items_sha256(items)},
+        samples=contamination_samples(worst, _urls(build, worst), index),
+        extends=written.extends,
     )
 
 
-def corpus(build: Build) -> StageReport:
-    """Assemble the snapshot and the fate of every document."""
-    live = read_live(build.all("crawl_delta"))
-    extracted = read_all(build.all("extracted_documents"), "documents", EXTRACTED_COLUMNS, DOCUMENTS)
-    filtered = read_all(build.all("filtered_documents"), "decisions", FILTERED_COLUMNS, FILTERED)
-    found = build.one("duplicate_clusters").table("decisions")
-    hits = build.one("contamination").table("decisions")
-    documents, decisions = assemble(live, extracted, filtered, found, hits, threads=build.workers)
-    write_table(build.output, "documents", documents, CORPUS)
-    write_table(build.output, "decisions", decisions, CORPUS_DECISIONS)
+def _urls(build: Build, documents: pa.Table) -> dict[str, str]:
+    """URL of some documents."""
+    urls: dict[str, str] = {}
+    for filtered in build.all("filtered_documents") if len(documents) else ():
+        found = rows_of(filtered, "decisions", documents["doc_id"].combine_chunks(), ("doc_id", "url"))
+        urls |= dict(zip(found["doc_id"].to_pylist(), found["url"].to_pylist(), strict=True))
+    return urls
 
-    dropped = Counter(reason for reason in decisions["drop_reason"].to_pylist() if reason)
-    per_source = by_source(decisions.filter(decisions["live"]), documents)
-    everything = len(pc.unique(extracted["doc_id"]))
+
+def corpus(build: Build) -> StageReport:
+    """Assemble the snapshot and the fate of every document; in an update, of the documents concerned."""
+    update = update_corpus(build)
+    base = build.base.segment if build.base and update else None
+    if base and update:
+        everything = base.manifest["report"]["documents_in"] + update.new_documents
+    else:
+        live = read_live(build.all("crawl_delta"))
+        extracted = read_all(build.all("extracted_documents"), "documents", EXTRACTED_COLUMNS, DOCUMENTS)
+        filtered = read_all(build.all("filtered_documents"), "decisions", FILTERED_COLUMNS, FILTERED)
+        found = build.one("duplicate_clusters").table("decisions")
+        hits = build.one("contamination").table("decisions")
+        documents, decisions = assemble(live, extracted, filtered, found, hits, threads=build.workers)
+        everything = len(pc.unique(extracted["doc_id"]))
+        update = CorpusUpdate(Changes.all_new(documents), Changes.all_new(decisions), everything)
+    written = UpdatedTables(build.output, base)
+    written.write("documents", update.documents, CORPUS)
+    written.write("decisions", update.decisions, CORPUS_DECISIONS)
+    stats = corpus_stats(written.segment(), everything)
     return StageReport(
         documents_in=everything,
-        documents_kept=len(documents),
-        dropped=dict(dropped),
-        stats=per_source | corpus_stats(documents, decisions, everything),
-        samples=corpus_samples(decisions),
-        plots=source_plot(per_source),
+        documents_kept=stats["documents_by_stage"].get("corpus", 0),
+        dropped=stats.pop("dropped"),
+        stats=stats,
+        samples=corpus_samples(written.segment()),
+        plots=source_plot(stats),
+        extends=written.extends,
     )

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from assets.build import Sample
-from assets.dedup.contamination import Hit, ItemIndex
+from assets.build import Sample, Segment
+from assets.dedup.contamination import ItemIndex
+from assets.dedup.corpus import count
 from assets.plots import grouped_bars, histogram
 
 ROWS = 12  # of each sample
@@ -17,7 +19,7 @@ ROWS = 12  # of each sample
 
 def by_source(documents: pa.Table, kept: pa.Table) -> dict[str, Any]:
     """Documents that came in and that stayed, per source."""
-    came, stayed = Counter(documents["source"].to_pylist()), Counter(kept["source"].to_pylist())
+    came, stayed = ({s: n for (s,), n in count(table, ("source",)).items()} for table in (documents, kept))
     return {
         "documents_by_source": dict(sorted(came.items())),
         "kept_by_source": {source: stayed.get(source, 0) for source in sorted(came)},
@@ -74,30 +76,32 @@ def _size_class(size: int) -> str:
     return f"{low:6d}+"
 
 
-def contamination_samples(hits: dict[str, Hit], urls: dict[str, str], index: ItemIndex) -> list[Sample]:
-    """Contaminated documents with the item they hold, and the items nobody searched for."""
-    ordered = sorted(hits.items(), key=lambda found: (-found[1].overlap, found[0]))[:ROWS]
-    found = tuple((urls[d], h.item.set, h.item.id, round(h.overlap, 3), h.item.text[:80]) for d, h in ordered)
+def contamination_samples(hits: pa.Table, urls: dict[str, str], index: ItemIndex) -> list[Sample]:
+    """Contaminated documents (the worst first, as in `hits`) with the item they hold, and the items nobody searched for."""
+    texts = {(item.set, item.id): item.text[:80] for item in index.items}
+    found = []
+    for row in hits.to_pylist():
+        item = (row["evaluation_set"], row["item_id"])
+        found.append((urls[row["doc_id"]], *item, round(row["overlap"], 3), texts[item]))
     short = tuple((item.set, item.id, item.text) for item in index.too_short[:ROWS])
     samples = [
-        Sample("Contaminated documents", ("url", "set", "item", "overlap", "item text"), found),
+        Sample("Contaminated documents", ("url", "set", "item", "overlap", "item text"), tuple(found)),
         Sample("Items too short to search for", ("set", "item", "text"), short),
     ]
     return [sample for sample in samples if sample.rows]
 
 
-def corpus_samples(decisions: pa.Table) -> list[Sample]:
+def corpus_samples(documents: Segment) -> list[Sample]:
     """A few documents of each fate."""
-    rows: list[tuple[Any, ...]] = []
-    seen: Counter[tuple[str, str]] = Counter()
-    for row in decisions.filter(decisions["stage"].is_valid()).to_pylist():
-        fate = (row["stage"], row["drop_reason"])
-        seen[fate] += 1
-        if seen[fate] <= 3:
-            rows.append((*fate, row["url"], row["crawl"], row["matched_doc_id"]))
-    rows.sort(key=lambda row: row[:3])
-    return (
-        [Sample("Dropped, by stage and reason", ("stage", "reason", "url", "crawl", "matched"), tuple(rows))]
-        if rows
-        else []
-    )
+    shown: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
+    columns = ("stage", "drop_reason", "url", "crawl", "matched_doc_id")
+    for batch in documents.batches("decisions", columns, rows=65536):
+        for stage, reason in count(pa.Table.from_batches([batch]), ("stage", "drop_reason")):
+            rows = shown.setdefault((stage, reason), []) if stage else None
+            if rows is not None and len(rows) < 3:
+                same = pc.and_(pc.equal(batch.column("stage"), stage), pc.equal(batch.column("drop_reason"), reason))
+                found = batch.filter(same).slice(0, 3 - len(rows)).to_pylist()
+                rows.extend(tuple(row[name] for name in columns) for row in found)
+    rows = sorted(row for found in shown.values() for row in found)
+    title = "Dropped, by stage and reason"
+    return [Sample(title, ("stage", "reason", "url", "crawl", "matched"), tuple(rows))] if rows else []

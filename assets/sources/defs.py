@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from assets.build import Build, BuildError, Extension, Segment, StageReport
-from assets.delta_table import write_changes
+from assets.build import Build, BuildError, Segment, StageReport, UpdatedTables
 from assets.schemas import CRAWL_DELTA, LIVE_PAGES
 from assets.sources.config import SourceConfig
 from assets.sources.delta import DeltaPolicy, delta_rows, live_changes
@@ -44,10 +43,8 @@ def crawl_delta(build: Build) -> StageReport:
     live = previous[0].table("live").to_pylist() if previous else []
     rows = delta_rows(captures, live, policy)
     write_table(build.output, "delta", rows, CRAWL_DELTA)
-    base = previous[0].files if previous else {}
-    update = write_changes(build.output, "live", live_changes(rows, live), LIVE_PAGES, base)
+    written = UpdatedTables(build.output, previous[0] if previous else None)
+    written.write("live", live_changes(rows, live), LIVE_PAGES)
     report = delta_report(rows, captures, policy)
-    if previous:
-        report.extends = Extension(previous[0])
-        report.extends.table("live", update)
+    report.extends = written.extends
     return report

@@ -10,6 +10,7 @@ import pytest
 from assets.build import BuildError
 from assets.dedup.contamination import ContaminationRecipe, ItemIndex, decision_table, find_contaminated, read_items
 from assets.evaluation.items import EvaluationItem
+from assets.schemas import CONTAMINATION
 from tests.dedup.worlds import chinese, english
 
 RECIPE = ContaminationRecipe()
@@ -62,8 +63,8 @@ def test_a_short_item_must_occur_whole() -> None:
 def test_tiny_items_condemn_nobody() -> None:
     assert worst("Everyone knows that 2 + 2 = 4. 三加四等于七，人人都知道。") is None
     assert [item.id for item in INDEX.too_short] == ["tiny-en", "tiny-zh"]
-    assert INDEX.stats({})["items_not_recognised"] == 0
-    assert INDEX.stats({})["items_searched"] == 4
+    assert INDEX.stats(CONTAMINATION.empty_table())["items_not_recognised"] == 0
+    assert INDEX.stats(CONTAMINATION.empty_table())["items_searched"] == 4
 
 
 def test_the_worst_item_wins_and_rows_are_sorted() -> None:
@@ -83,7 +84,7 @@ def test_the_worst_item_wins_and_rows_are_sorted() -> None:
 
 def test_our_own_items_do_not_hit_innocent_text_and_are_recognised() -> None:
     index = ItemIndex(read_items(RECIPE), RECIPE)
-    assert index.stats({})["items_not_recognised"] == 0
+    assert index.stats(CONTAMINATION.empty_table())["items_not_recognised"] == 0
     assert index.worst(english(7) + chinese(7)) is None
 
 

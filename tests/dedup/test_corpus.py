@@ -17,6 +17,11 @@ from assets.schemas import CONTAMINATION, DOCUMENTS, DUPLICATES, FILTERED, LIVE_
 from tests.dedup.worlds import Page, build_dedup, chinese, crawl_segments, english, replace_words
 
 FIRST, SECOND, OTHER = "site@20260101T000000Z", "site@20260201T000000Z", "mirror@20260115T000000Z"
+TABLES = (
+    ("duplicate_clusters", ("decisions", "pairs")),
+    ("contamination", ("decisions",)),
+    ("corpus", ("documents", "decisions")),
+)
 NEEDLE = "The password of the Northbay lighthouse is 7429."
 
 
@@ -105,13 +110,59 @@ def test_every_document_has_one_fate_and_history_order_does_not_matter(
     names = draw.sample(list(crawls), len(crawls))
     shuffled = {name: draw.sample(list(crawls[name]), len(crawls[name])) for name in names}
     again = build_dedup(tmp_path_factory.mktemp("shuffled"), shuffled)
-    for asset, tables in (
-        ("duplicate_clusters", ("decisions", "pairs")),
-        ("contamination", ("decisions",)),
-        ("corpus", ("documents", "decisions")),
-    ):
+    for asset, tables in TABLES:
         for table in tables:
             assert again.segments[asset].table(table).equals(built.segments[asset].table(table)), (asset, table)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_an_update_equals_a_build_from_scratch(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """After every crawl (or two) of a random history: the updated tables have the rows and digests of new ones."""
+    draw = random.Random(seed)
+    crawls = _random_history(draw)
+    names = sorted(crawls, key=lambda crawl: crawl.partition("@")[2])
+    updated = None
+    seen: dict[str, list[Page]] = {}
+    while names:
+        seen |= {name: crawls[name] for name in [names.pop(0) for _ in range(min(len(names), draw.choice([1, 1, 2])))]}
+        folder = tmp_path_factory.mktemp("world")
+        updated = build_dedup(folder, seen, base=updated)
+        scratch = build_dedup(folder / "scratch", seen)
+        for asset, tables in TABLES:
+            for table in tables:
+                assert updated.segments[asset].table(table).equals(scratch.segments[asset].table(table)), (asset, table)
+            assert updated.segments[asset].version == scratch.segments[asset].version, asset
+        for part in ("documents_in", "documents_kept", "dropped"):
+            assert getattr(updated.reports["corpus"], part) == getattr(scratch.reports["corpus"], part)
+        assert updated.reports["corpus"].stats == scratch.reports["corpus"].stats
+
+
+def test_an_update_reads_only_what_is_new(tmp_path: Path) -> None:
+    crawls = history()
+    last = max(crawls, key=lambda crawl: crawl.partition("@")[2])
+    before = build_dedup(tmp_path / "before", {name: pages for name, pages in crawls.items() if name != last})
+    updated = build_dedup(tmp_path / "after", crawls, base=before)
+    for asset in ("contamination", "corpus", "duplicate_clusters"):
+        extends = updated.reports[asset].extends
+        assert extends is not None and extends.segment.version == before.segments[asset].version
+        assert "decisions-00000.parquet" in extends.kept
+    changes = updated.segments["corpus"].changes("decisions", before.segments["corpus"].version)
+    assert changes is not None
+    assert {row["url"] for row in changes.removed.to_pylist()} == {"u/back"}
+    assert {row["url"] for row in changes.added.to_pylist()} == {"u/back"}
+
+
+def test_a_crawl_older_than_those_read_is_built_from_scratch(tmp_path: Path) -> None:
+    crawls = history()
+    older = {FIRST: crawls[FIRST], OTHER: crawls[OTHER]}
+    late = {"site@20250101T000000Z": [Page("u/early", english(9))]}
+    before = build_dedup(tmp_path / "before", older)
+    updated = build_dedup(tmp_path / "after", older | late, base=before)
+    assert updated.reports["corpus"].extends is None
+    assert (
+        updated.segments["corpus"].version == build_dedup(tmp_path / "scratch", older | late).segments["corpus"].version
+    )
 
 
 def _random_history(draw: random.Random) -> dict[str, list[Page]]:

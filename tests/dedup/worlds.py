@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assets.build import Extension, Segment, StageReport
+from assets.build import Segment, StageReport, UpdatedTables
 from assets.dedup import defs
-from assets.delta_table import write_changes
 from assets.schemas import CRAWL_DELTA, DOCUMENTS, FILTERED, LIVE_PAGES, document_id
 from assets.sources.delta import live_changes
 from assets.tables import write_table
@@ -116,11 +115,9 @@ def crawl_segments(folder: Path, crawl: str, pages: Sequence[Page], before: Segm
     build = make_build(folder / "crawl_delta" / crawl, "crawl_delta", partition=crawl)
     write_table(build.output, "delta", delta, CRAWL_DELTA)
     changes = live_changes(delta, before.table("live").to_pylist() if before else [])
-    update = write_changes(build.output, "live", changes, LIVE_PAGES, before.files if before else {})
-    report = StageReport(extends=Extension(before) if before else None)
-    if report.extends:
-        report.extends.table("live", update)
-    segments = [published(build, report)]
+    tables = UpdatedTables(build.output, before)
+    tables.write("live", changes, LIVE_PAGES)
+    segments = [published(build, StageReport(extends=tables.extends))]
     for asset, name, rows, schema in (
         ("extracted_documents", "documents", extracted, DOCUMENTS),
         ("filtered_documents", "decisions", filtered, FILTERED),
