@@ -51,7 +51,7 @@ def deduplicate(
 
     ids = pa.concat_tables(part.select(["doc_id"]) for part in parts)["doc_id"]
     alike = {"quality": pa.repeat(0.0, len(ids)), "crawled_at": pa.repeat("", len(ids))}
-    found = cluster_documents(pa.table({"doc_id": ids} | alike), read, dedup or DedupRecipe())
+    found = cluster_documents(pa.table({"doc_id": ids} | alike), read, dedup or DedupRecipe(), "text")
 
     output.mkdir(parents=True, exist_ok=True)
     columns = (found.decisions[name].to_pylist() for name in ("doc_id", "representative"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.build import BuildError
-from assets.dedup import candidates
+from assets.dedup import arrivals, candidates
 from assets.dedup.audit import audit_clusters
 from assets.dedup.clusters import Clusters, DedupRecipe, cluster_documents
 from assets.dedup.shingling import normalise, shingles
 from assets.dedup.signatures import SignatureRecipe, sign
+from assets.dedup.state import SegmentWriter, View
 from tests.dedup.worlds import chinese, english, replace_words
 
 RECIPE = DedupRecipe()
@@ -45,7 +47,7 @@ def cluster(
     def read(columns):
         yield from shuffled.select(columns).to_batches(max_chunksize=7)
 
-    found = cluster_documents(documents, read, recipe)
+    found = cluster_documents(documents, read, recipe, "text")
     broken = audit_clusters(documents, found.decisions, found.pairs, read)
     assert {name: value for name, value in broken.items() if value and name != "proofs_recomputed"} == {}
     return found
@@ -197,40 +199,81 @@ def test_recall_on_many_planted_pairs() -> None:
     assert sum(not row["kept"] for row in rows.values()) == len(found)
 
 
-def test_step_sizes_and_bucket_sizes_change_nothing(monkeypatch) -> None:
-    """Hot buckets are cut into steps: the result may not know it."""
+def test_step_sizes_change_nothing(monkeypatch) -> None:
+    """Work is cut into steps and hash ranges: the result may not know it."""
     base = english(9, 200)
     texts = {f"{n:03d}": replace_words(base, [n % 190, (7 * n) % 190, (n * n) % 190], str(n)) for n in range(150)}
     expected = cluster(texts)
     assert expected.stats["pairs_in_a_bucket"] > 5000
     monkeypatch.setattr(candidates, "PAIRS_PER_STEP", 64)
     monkeypatch.setattr(candidates, "SHINGLES_PER_STEP", 1000)
-    monkeypatch.setattr(candidates, "SMALL_GROUP", 3)
+    monkeypatch.setattr(arrivals, "ROWS_PER_RANGE", 100)
     again = cluster(texts)
     assert again.decisions.equals(expected.decisions) and again.pairs.equals(expected.pairs)
     assert again.stats == expected.stats
 
 
 def test_a_hot_bucket_of_equal_pages_is_not_quadratic() -> None:
-    """600 pages of one template are connected by few computed pairs, each with its proof."""
+    """600 pages of one template are connected by few compared pairs, each duplicate with its proof."""
     base = english(11, 300)
     texts = {f"{n:03d}": replace_words(base, [150], str(n)) for n in range(600)}
     found = cluster(texts)
     assert found.stats["clusters"] == 1 and found.stats["largest_cluster"] == 600
-    assert found.stats["candidate_pairs"] > 150_000
-    assert found.stats["computed_pairs"] < 10_000
+    assert found.stats["pairs_in_a_bucket"] < 30 * 600 < 600 * 599 / 2
     assert len(found.pairs) == 599
 
 
-def test_jaccard_of_sets_is_exact() -> None:
+def test_windows_shrink_with_the_bucket_and_bound_its_pairs() -> None:
+    sizes = np.array([1, 2, 64, 65, 128, 129, 256, 257, 512, 513, 1024, 1025, 10**5, 10**8])
+    assert candidates.window(sizes).tolist() == [0, 1, 63, 32, 32, 16, 16, 8, 8, 4, 4, 2, 2, 2]
+
+
+def test_pairs_of_a_bucket_are_those_of_the_window_whatever_came_before() -> None:
+    """Random buckets before and after: proposals that change lead from the one set of pairs to the other."""
+    draw = random.Random(3)
+    for _ in range(30):
+        count = draw.choice([3, 60, 70, 140, 300])
+        bucket = np.array([draw.randrange(3) * 64 for _ in range(count)], dtype=np.uint64)
+        bucket.sort()
+        was, stays = (np.array([draw.random() < 0.8 for _ in range(count)]) for _ in range(2))
+        nodes = np.array(draw.sample(range(1000), count), dtype=np.uint64)
+
+        def expected(live, bucket=bucket, nodes=nodes) -> set:
+            found = set()
+            for one in np.unique(bucket):
+                members = nodes[(bucket == one) & live].tolist()
+                size = len(members)
+                reach = size if size <= 64 else 32 if size <= 128 else 16 if size <= 256 else 8
+                found |= {
+                    (min(a, b), max(a, b)) for at, a in enumerate(members) for b in members[at + 1 : at + 1 + reach]
+                }
+            return found
+
+        rows = [
+            tuple(row)
+            for part in candidates.changed_pairs(candidates.Bucketed(bucket, nodes, was, stays))
+            for row in part.tolist()
+        ]
+        more, less = ({(a, b) for a, b, _, proposed in rows if proposed == flag} for flag in (1, 0))
+        assert len(rows) == len(more) + len(less)
+        assert (expected(was) - less) | more == expected(stays) and less <= expected(was) and not more & expected(was)
+
+
+def test_jaccard_of_sets_is_exact(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
-    sets = {n: np.unique(draw.integers(0, 2**63, 50 + n, dtype=np.uint64)) for n in range(6)}
-    sets[6] = np.unique(np.concatenate([sets[0], sets[5][:20]]))
-    held = candidates.ShingleSets(7, sets)
+    sets = [np.unique(draw.integers(0, 2**63, 50 + n, dtype=np.uint64)) for n in range(6)]
+    sets.append(np.unique(np.concatenate([sets[0], sets[5][:20]])))
+    writer = SegmentWriter(tmp_path, "state/one")
+    numbers = np.arange(10, 17, dtype=np.uint64)
+    sizes = np.array([len(one) for one in sets])
+    digests = np.zeros((7, 2), dtype=np.uint64)
+    writer.append_nodes(numbers, digests, sizes, np.zeros((7, 4), dtype=np.uint32), np.concatenate(sets))
+    entry, files = writer.finish_nodes()
     first, second = np.triu_indices(7, 1)
-    for a, b, found in zip(first, second, held.jaccard(first, second), strict=True):
+    found = candidates.jaccard(numbers[first], numbers[second], View([entry], files).nodes)
+    for a, b, value in zip(first, second, found, strict=True):
         x, y = set(sets[a].tolist()), set(sets[b].tolist())
-        assert found == len(x & y) / len(x | y)
+        assert value == len(x & y) / len(x | y)
 
 
 def test_no_documents_and_missing_signatures() -> None:
@@ -241,10 +284,10 @@ def test_no_documents_and_missing_signatures() -> None:
             "crawled_at": pa.array([], pa.string()),
         }
     )
-    assert len(cluster_documents(empty, lambda columns: iter(()), RECIPE).decisions) == 0
+    assert len(cluster_documents(empty, lambda columns: iter(()), RECIPE, "text").decisions) == 0
     one = pa.table({"doc_id": ["a"], "quality": [0.5], "crawled_at": ["20260101T000000Z"]})
     with pytest.raises(BuildError, match="1 live documents have no signature, first a"):
-        cluster_documents(one, lambda columns: iter(()), RECIPE)
+        cluster_documents(one, lambda columns: iter(()), RECIPE, "text")
 
 
 def test_more_bands_than_slots_are_refused() -> None:
