@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from assets.build import Segment
 from orchestration.digest import MANIFEST
 from orchestration.stages import BY_NAME, STAGES, Stage
-from orchestration.store.contract import MAIN, VersionedStore
+from orchestration.store.contract import MAIN, CorruptObjectError, ObjectInfo, VersionedStore
 
 MANIFEST_FORMAT = 1
 
@@ -76,13 +78,21 @@ def _parse(content: bytes, path: str) -> dict[str, Any]:
 class _Files(Mapping[str, Any]):
     """Logical name -> local path, located only when asked for (a remote store then fetches one file)."""
 
-    def __init__(self, store: VersionedStore, commit: str, folder: str, names: Sequence[str]) -> None:
+    def __init__(self, store: VersionedStore, commit: str, folder: str, names: Sequence[str], verified: bool) -> None:
         self._store, self._commit, self._folder, self._names = store, commit, folder, frozenset(names)
+        self._verified = verified
 
     def __getitem__(self, name: str) -> Any:
         if name not in self._names:
             raise KeyError(name)
-        return self._store.local_path(self._commit, self._folder + name)
+        if not self._verified:
+            return self._store.local_path(self._commit, self._folder + name)
+        try:
+            path = self._store.local_path(self._commit, self._folder + name)
+        except CorruptObjectError as error:
+            raise CorruptObjectError(f"{error} {mend_damaged([_asset_of(self._folder)])}", error.sha256) from None
+        _verify_once(path, self._store.stat(self._commit, self._folder + name))
+        return path
 
     def __iter__(self):
         return iter(sorted(self._names))
@@ -91,14 +101,46 @@ class _Files(Mapping[str, Any]):
         return len(self._names)
 
 
-def segment(store: VersionedStore, commit: str, manifest: Mapping[str, Any]) -> Segment:
-    """The readable segment that a manifest at `commit` describes."""
+_verified_objects: set[tuple[str, Path]] = set()
+
+
+def _verify_once(path: Path, info: ObjectInfo) -> None:
+    """Hash an object before its first use in this process: a flipped bit can be valid Parquet with another text."""
+    if (info.sha256, path) in _verified_objects:
+        return
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != info.sha256:
+            raise CorruptObjectError(
+                f"{info.path}: the bytes of object {info.sha256} have another SHA-256: altered on disk after they were "
+                f"published. Nothing was built from them. {mend_damaged([_asset_of(info.path)])} `headwater verify` looks for more.",
+                info.sha256,
+            )
+    _verified_objects.add((info.sha256, path))
+
+
+def _asset_of(path: str) -> str:
+    return path.split("/")[1]
+
+
+def mend_damaged(assets: Iterable[str]) -> str:
+    """How damaged files of these assets come back."""
+    names = sorted(set(assets) & set(BY_NAME))
+    made = " ".join(f"--rebuild {name}" for name in names if not BY_NAME[name].once)
+    copied = "copy the object from a clone or a backup of the store to its place in lfs/objects/"
+    kept = ", ".join(name for name in names if BY_NAME[name].once)
+    if not made:
+        return f"{kept or 'This'} is never made again: {copied}."
+    return f"Make it again: `headwater run {made}`; for an older version{f' and {kept}' if kept else ''}, {copied}."
+
+
+def segment(store: VersionedStore, commit: str, manifest: Mapping[str, Any], *, verified: bool = False) -> Segment:
+    """The readable segment that a manifest at `commit` describes; `verified` hashes each file before its first use."""
     stage = BY_NAME[manifest["asset"]]
     folder = prefix(stage, manifest["partition"])
     return Segment(
         asset=stage.name,
         partition=manifest["partition"],
         version=manifest["version"],
-        files=_Files(store, commit, folder, list(manifest["files"])),
+        files=_Files(store, commit, folder, list(manifest["files"]), verified),
         manifest=manifest,
     )

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -19,14 +19,6 @@ from orchestration.cli_stage import stage_commands
 from orchestration.offline import apply_offline_defaults
 
 EXIT_FAILED, EXIT_FINDINGS = 1, 3
-SPACE = "Free some space (headwater gc helps) and run the same command again: nothing that is published was lost."
-PLACE = "HEADWATER_HOME must be a folder that you may write to: set it to another one, or mend its permissions."
-MACHINE_ERRORS = {
-    errno.ENOSPC: SPACE,
-    errno.EDQUOT: SPACE,
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST), PLACE),
-}
-"""What goes wrong with machines rather than with Headwater, and what to do."""
 app = typer.Typer(
     help="From raw web to an evaluated base model, as one graph that can be rebuilt, audited and undone.",
     no_args_is_help=True,
@@ -39,43 +31,46 @@ Recipe = Annotated[str, typer.Option(help="Recipe of the training run: a file in
 
 
 def main() -> None:
-    """Entry point: quiet libraries first, then the command."""
+    """Entry point: quiet libraries first, then the command. SIGTERM ends it as Ctrl+C does: children first, one message."""
     apply_offline_defaults(os.environ)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 
 def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
-    """Known errors become one message on standard error and exit code 1; anything else is a bug with a traceback."""
+    """Known errors, and faults of the machine, become one message on standard error and exit code 1.
+
+    Anything else is a bug, with a traceback.
+    """
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from assets.build import BuildError
         from assets.lineage.queries import LineageNotFoundError
-        from orchestration.config import ConfigError
+        from orchestration.catalog import CatalogError
+        from orchestration.config import ConfigError, home_folder
         from orchestration.demo import DemoError
         from orchestration.driver import RunFailedError
+        from orchestration.machine_errors import machine_trouble
         from orchestration.partitions import PartitionError
         from orchestration.publish import AlreadyRunningError, BlockedError, StaleInputError
         from orchestration.store.contract import StoreError
 
         known = (
-            *(BuildError, ConfigError, DemoError, RunFailedError, PartitionError),
+            *(BuildError, CatalogError, ConfigError, DemoError, RunFailedError, PartitionError),
             *(AlreadyRunningError, BlockedError, LineageNotFoundError, StaleInputError, StoreError),
         )
         try:
             command(*args, **kwargs)
         except known as error:
             _fail(str(error))
-        except OSError as error:
-            if error.errno not in MACHINE_ERRORS:
-                raise
-            _fail(f"{error.strerror}: {error.filename or 'the disk of HEADWATER_HOME'}. {MACHINE_ERRORS[error.errno]}")
-        except Exception as error:
-            if "disk is full" not in str(error) and "disk I/O error" not in str(error):
-                raise
-            _fail(f"Dagster could not write its history: {error.__cause__ or error}. {MACHINE_ERRORS[errno.ENOSPC]}")
         except KeyboardInterrupt:
             _fail("interrupted; the same command continues from what is published")
+        except Exception as error:
+            trouble = machine_trouble(error, home_folder())
+            if trouble is None:
+                raise
+            _fail(trouble)
 
     return wrapped
 
@@ -100,6 +95,9 @@ def run(
     recrawl: Annotated[list[str] | None, typer.Option(help="Crawl this source again (repeatable).")] = None,
     train: Annotated[bool, typer.Option(help="Also train and evaluate.")] = True,
     new_run: Annotated[bool, typer.Option(help="Start a new training run although the newest is fresh.")] = False,
+    rebuild: Annotated[
+        list[str] | None, typer.Option(help="Build this asset again although it is fresh, if damaged (repeatable).")
+    ] = None,
     allow_stale: Annotated[bool, typer.Option(help="Build on stale input; recorded in the manifest.")] = False,
     at: Annotated[str | None, typer.Option(help="Time stamp of new partitions (YYYYMMDDTHHMMSSZ).")] = None,
     json: Json = False,
@@ -109,7 +107,7 @@ def run(
     from orchestration.runner import run_to_date
     from orchestration.workplace import open_workplace
 
-    options = Options(recipe, tuple(recrawl or ()), train, new_run, allow_stale, at)
+    options = Options(recipe, tuple(recrawl or ()), train, new_run, allow_stale, tuple(rebuild or ()), at)
     run_to_date(open_workplace(), options, as_json=json)
 
 
@@ -278,14 +276,19 @@ def gc(
 
 @app.command()
 @expected_errors
-def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> None:
+def ui(port: Annotated[int, typer.Option(help="Port on localhost.", min=1, max=65535)] = 3000) -> None:
     """Open the Dagster UI (with schedules and sensors) on the same state, on localhost only."""
+    from tempfile import TemporaryFile
+
     from orchestration.config import REPOSITORY
     from orchestration.demo import refuse_busy_port
     from orchestration.workplace import open_workplace
 
     refuse_busy_port(port, "headwater ui --port N")
     workplace = open_workplace()
+    _ = workplace.config  # a mistake in it is told here, not in the middle of Dagster's start
+    with TemporaryFile(dir=workplace.dagster_home) as probe:
+        probe.write(b"Dagster writes here")
     os.environ["HEADWATER_HOME"] = str(workplace.home)
     os.environ["DAGSTER_HOME"] = str(workplace.dagster_home)
     os.chdir(REPOSITORY)

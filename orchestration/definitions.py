@@ -5,6 +5,7 @@ No `from __future__ import annotations` here: Dagster looks at the type of `cont
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -13,6 +14,7 @@ from assets.build import BuildError
 from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
 from orchestration.config import ConfigError
+from orchestration.machine_errors import machine_trouble
 from orchestration.offline import apply_offline_defaults
 from orchestration.progress import progress_for
 from orchestration.publish import (
@@ -45,7 +47,7 @@ JOBS = {
 }
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
 EXPECTED_ERRORS = (
-    *(BuildError, ConfigError, StoreError),
+    *(BuildError, CatalogError, ConfigError, StoreError),
     *(StaleInputError, AlreadyRunningError, BlockedError, PublishedOnceError),
 )
 
@@ -104,7 +106,12 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         yield from (_check_result(check, stage) for check in result.checks)
         publication = result if isinstance(result, Publication) else publisher.merge(result)
     except EXPECTED_ERRORS as error:
-        raise dg.Failure(description=str(error), metadata={"error": type(error).__name__}) from error
+        raise dg.Failure(description=_description(error, workplace.home), metadata=_kind(error)) from error
+    except Exception as error:
+        trouble = machine_trouble(error, workplace.home)
+        if trouble is None:
+            raise
+        raise dg.Failure(description=trouble, metadata=_kind(error)) from error
     if publication.already_done:
         context.log.info(f"{label} is on main already with this fingerprint; nothing was rebuilt.")
     progress.finish(last_word(publication))
@@ -113,6 +120,16 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         data_version=dg.DataVersion(publication.manifest["version"]),
         metadata=materialization_metadata(publication, workplace.store),
     )
+
+
+def _description(error: Exception, home: Path) -> str:
+    """A stage's own message; where that only quotes the machine's (the training program's traceback), our own."""
+    quoted = machine_trouble(error, home) if isinstance(error, BuildError) else None
+    return quoted or str(error)
+
+
+def _kind(error: Exception) -> dict[str, str]:
+    return {"error": type(error).__name__}
 
 
 def last_word(publication: Publication) -> str:

@@ -11,10 +11,10 @@ from typing import Any
 
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.config import ConfigError
-from orchestration.partitions import new_key, newest_keys, split_key
-from orchestration.publish import ALLOW_STALE_TAG, AlreadyRunningError
+from orchestration.partitions import check_stamp, is_key, new_key, newest_keys, split_key
+from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG, AlreadyRunningError
 from orchestration.reaper import PID_TAG, reap_dead_runs
-from orchestration.stages import STAGES, Stage
+from orchestration.stages import BY_NAME, STAGES, Stage
 from orchestration.status import PLANNER, Item, Status, walk
 from orchestration.workplace import Workplace
 
@@ -36,6 +36,8 @@ class Options:
     train: bool = True
     new_run: bool = False
     allow_stale: bool = False
+    rebuild: tuple[str, ...] = ()
+    """Assets to build again although they are fresh."""
     at: str | None = None
     """Time stamp of new partitions, for reproducible builds; now if not given."""
 
@@ -55,12 +57,17 @@ class Driver:
 
     def __init__(self, workplace: Workplace, options: Options) -> None:
         self.workplace, self.options = workplace, options
+        self._built: set[tuple[str, str | None]] = set()
         if options.recipe not in workplace.config.runs:
             known = ", ".join(sorted(workplace.config.runs)) or "none"
             raise ConfigError(f"recipe {options.recipe!r} is not in config/recipes/; known: {known}")
+        if options.at is not None:
+            check_stamp(options.at)
         unknown = sorted(set(options.recrawl) - set(workplace.config.sources))
         if unknown:
-            raise ConfigError(f"source(s) {', '.join(unknown)} are not in sources.toml; see `headwater status`")
+            known = ", ".join(sorted(workplace.config.sources))
+            raise ConfigError(f"source(s) {', '.join(unknown)} are not in sources.toml; known: {known}")
+        _check_rebuild(options.rebuild)
 
     # --- planning
 
@@ -147,6 +154,8 @@ class Driver:
         tags = {PID_TAG: str(os.getpid())}
         if self.options.allow_stale:
             tags[ALLOW_STALE_TAG] = "true"
+        if set(step.assets) & set(self.options.rebuild):
+            tags[FORCE_TAG] = "true"
         result = defs.resolve_job_def(step.job).execute_in_process(
             instance=instance,
             partition_key=step.partition,
@@ -155,6 +164,9 @@ class Driver:
             tags=tags,
             raise_on_error=False,
         )
+        self._built |= {(name, step.partition) for name in step.assets}
+        if _interrupted(result):
+            raise KeyboardInterrupt
         if not result.success:
             raise RunFailedError(_failure_message(result, step))
 
@@ -162,7 +174,7 @@ class Driver:
     def exclusive(self) -> Iterator[None]:
         """Only one `headwater run` per home; then mark runs of dead processes as failed."""
         path = self.workplace.home / "locks" / "run.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self.workplace.make(path.parent)
         with path.open("a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -180,7 +192,8 @@ class Driver:
         return read_catalog(self.workplace.store)
 
     def _registered(self, kind: str) -> list[str]:
-        return list(self.workplace.instance.get_dynamic_partitions(kind))
+        """Partitions that were started, here or in the UI, where anything can be typed: what is no key is left out."""
+        return [key for key in self.workplace.instance.get_dynamic_partitions(kind) if is_key(key)]
 
     def _items(
         self, partition_kind: str | None, key: str | None, *, lineage: bool | None = None, status: Status | None = None
@@ -195,12 +208,26 @@ class Driver:
             item = status.items.get((stage.name, key))
             if item is None:
                 item = Item(stage.name, key, "missing", ("never built",))
-            if item.state in ("stale", "missing"):
+            asked = stage.name in self.options.rebuild and (stage.name, key) not in self._built
+            if item.state in ("stale", "missing") or asked:
                 found.append(item)
         return found
 
     def _step(self, job: str, partition: str | None, items: Sequence[Item]) -> Step:
         return Step(job, partition, tuple(i.asset for i in items), {i.asset: i.causes for i in items})
+
+
+def _check_rebuild(names: Sequence[str]) -> None:
+    """Raises ConfigError for what is no asset, or is published once and for ever."""
+    unknown = sorted(set(names) - set(BY_NAME))
+    if unknown:
+        raise ConfigError(f"no asset {', '.join(unknown)}; known: {', '.join(BY_NAME)}")
+    once = sorted(name for name in names if BY_NAME[name].once)
+    if once:
+        raise ConfigError(
+            f"{', '.join(once)}: published once and for ever, never built again. "
+            "--recrawl SOURCE makes a new crawl, --new-run a new training run."
+        )
 
 
 def _whole_job(job: str, partition: str | None, cause: str) -> Step:
@@ -211,6 +238,16 @@ def _whole_job(job: str, partition: str | None, cause: str) -> Step:
 
     names = tuple(stage.name for stage in STAGES if belongs(stage))
     return Step(job, partition, names, dict.fromkeys(names, (cause,)))
+
+
+def _interrupted(result: Any) -> bool:
+    """Whether Ctrl+C or SIGTERM ended the run: Dagster takes the signal and only records it."""
+    import dagster as dg
+    from dagster._core.events import JobFailureData, RunFailureReason
+
+    data = [e.event_specific_data for e in result.all_events if e.event_type == dg.DagsterEventType.RUN_FAILURE]
+    reasons = [each.failure_reason for each in data if isinstance(each, JobFailureData)]
+    return RunFailureReason.UNEXPECTED_TERMINATION in reasons
 
 
 def _failure_message(result: Any, step: Step) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 _KEY = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)@(?P<stamp>\d{8}T\d{6}Z)")
+_FORM = "%Y%m%dT%H%M%SZ"
 
 
 class PartitionError(Exception):
@@ -19,9 +20,29 @@ class PartitionError(Exception):
 def new_key(name: str, at: str | None = None) -> str:
     """Key of a new crawl of source `name` or a new run of recipe `name`; `at` fixes the time stamp."""
     stamp = at or datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    check_stamp(stamp)
     key = f"{name}@{stamp}"
     split_key(key)
     return key
+
+
+def check_stamp(stamp: str) -> None:
+    """Raises PartitionError unless it is a real moment written as YYYYMMDDTHHMMSSZ."""
+    try:
+        if datetime.strptime(stamp, _FORM).strftime(_FORM) == stamp:
+            return
+    except ValueError:
+        pass
+    raise PartitionError(f"{stamp!r} is not a time written as YYYYMMDDTHHMMSSZ (UTC), for instance 20260131T235900Z")
+
+
+def is_key(key: str) -> bool:
+    """Whether a partition names a crawl or a run, at a real moment."""
+    try:
+        check_stamp(split_key(key)[1])
+    except PartitionError:
+        return False
+    return True
 
 
 def split_key(key: str) -> tuple[str, str]:

@@ -191,7 +191,9 @@ class Publisher:
             for key in versions.get(edge.upstream, {}):
                 manifest = source.get(edge.upstream, key or None)
                 if manifest:
-                    found.setdefault(edge.upstream, {})[key] = segment(self.store, source.commit, manifest)
+                    found.setdefault(edge.upstream, {})[key] = segment(
+                        self.store, source.commit, manifest, verified=True
+                    )
         return {asset: [parts[key] for key in sorted(parts)] for asset, parts in found.items()}
 
     def _pin_of(self, run: str | None, catalog: Catalog) -> str:
@@ -216,7 +218,8 @@ class Publisher:
         _prepare(scratch, here, keep_output=stage.resumable)
         started = time.monotonic()
         previous = catalog.get(stage.name, partition)
-        accepted = segment(self.store, catalog.commit, previous) if previous else None
+        earlier = None if self.force else previous  # what is made again, perhaps because it is damaged, is not read
+        accepted = segment(self.store, catalog.commit, earlier, verified=True) if earlier else None
         build = Build(
             asset=stage.name,
             partition=partition,
@@ -227,7 +230,7 @@ class Publisher:
             workers=self.config.profile.workers,
             progress=self.progress,
             previous=accepted,
-            base=_base(accepted, wanted) if not self.force else None,
+            base=_base(accepted, wanted),
             trainer=self.trainer,
             fingerprint=wanted.fingerprint,
         )

@@ -167,7 +167,9 @@ def verification(report: VerifyReport, *, as_json: bool) -> None:
     verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
     out.print(f"{report.objects_checked:,} objects, {size(report.bytes_checked)}{purged}: {verdict}")
     if report.damage:
-        out.print("Rebuild what holds them: `headwater run` after deleting the damaged object, or restore a copy.")
+        from orchestration.catalog import mend_damaged
+
+        out.print(mend_damaged(path.split("/")[1] for damage in report.damage for path in damage.paths if "/" in path))
 
 
 def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:

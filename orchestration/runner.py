@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, TextIO, cast
 
 from orchestration import render
 from orchestration.catalog import read_catalog
@@ -36,18 +36,20 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
 
 def run_demo(workplace: Workplace, *, as_json: bool) -> None:
     """Obtain and serve the demo sources, then the same as `headwater run`."""
-    from orchestration.demo import DemoSite, demo_port, obtain
+    from orchestration.demo import DemoSite, demo_port, obtain, refuse_busy_port
 
+    port = demo_port()  # before the configuration, which has it in its URLs
     console = render.console(as_json)
     options = Options(DEMO_RECIPE)
     if not list(Driver(workplace, options).due_crawls()):
         run_to_date(workplace, options, as_json=as_json)
         return
+    refuse_busy_port(port, f"HEADWATER_DEMO_PORT={port + 1} make demo")  # before the download
     with terminal(console) as bars:
         bars.start("demo sources")
         root = obtain(workplace.home, bars)
         bars.finish("obtained")
-    with DemoSite(root, demo_port()) as site:
+    with DemoSite(root, port) as site:
         console.print(f"Serving the demo sources on {site.url} while they are crawled.", highlight=False)
         run_to_date(workplace, options, as_json=as_json)
 
@@ -64,7 +66,23 @@ def _quiet_libraries() -> Iterator[None]:
         loguru.logger.add(sys.stderr, level="WARNING")
     previous = logging.root.level
     logging.root.setLevel(logging.WARNING)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(cast(TextIO, _WithoutLogFailures(sys.stderr))):
         warnings.simplefilter("ignore")
         yield
     logging.root.setLevel(previous)
+
+
+class _WithoutLogFailures:
+    """Standard error without Dagster's own words on a log entry that it could not store: our message says why."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Such a message comes in one piece."""
+        if not text.startswith("Exception while writing logger call to event log"):
+            self._stream.write(text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestration.config import Config, home_folder, load_config
+from orchestration.config import Config, ConfigError, home_folder, load_config
 from orchestration.store import open_store
 from orchestration.store.contract import VersionedStore
 
@@ -44,25 +44,46 @@ class Workplace:
     @cached_property
     def store(self) -> VersionedStore:
         """$HEADWATER_STORE, or the embedded Git store in the home folder."""
-        self.home.mkdir(parents=True, exist_ok=True)
+        self.make(self.home)
         return open_store(os.environ.get("HEADWATER_STORE") or str(self.home / "store.git"))
 
     @cached_property
     def dagster_home(self) -> Path:
         """$DAGSTER_HOME, or dagster/ in the home folder with a dagster.yaml of ours; exported for children."""
         folder = Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster").resolve()
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "dagster.yaml").exists():
-            (folder / "dagster.yaml").write_text(DAGSTER_YAML, encoding="utf-8")
+        self.make(folder)
+        settings = folder / "dagster.yaml"
+        if not settings.exists():
+            # In one step: half a file, from a full disk, would switch telemetry on.
+            whole = settings.with_suffix(f".{os.getpid()}")
+            whole.write_text(DAGSTER_YAML, encoding="utf-8")
+            os.replace(whole, settings)
         os.environ["DAGSTER_HOME"] = str(folder)
         return folder
 
     @cached_property
     def instance(self) -> DagsterInstance:
-        """Dagster's instance of this home."""
-        from dagster import DagsterInstance
+        """Dagster's instance of this home, for `headwater run`: stages write straight to its terminal.
 
-        return DagsterInstance.from_config(str(self.dagster_home))
+        Dagster's own way there, two processes per stage that follow a file, answers Ctrl+C with tracebacks.
+        """
+        from dagster import DagsterInstance
+        from dagster._core.instance.ref import InstanceRef
+
+        direct = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+        return DagsterInstance.from_ref(
+            InstanceRef.from_dir(str(self.dagster_home), overrides={"compute_logs": direct})
+        )
+
+    def make(self, folder: Path) -> None:
+        """Create a folder of the home. Raises ConfigError where HEADWATER_HOME cannot hold one."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise ConfigError(
+                f"{folder} cannot be created: {error.filename} is or lies in a file, not a folder. "
+                "Set HEADWATER_HOME to a folder (it is created when it does not exist)."
+            ) from None
 
 
 def open_workplace() -> Workplace:

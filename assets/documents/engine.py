@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -72,6 +73,7 @@ def _prepare_worker() -> None:
     from loguru import logger
 
     logger.disable("datatrove")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group: the parent ends its workers
     set_start_method("fork", force=True)
     os.environ["OMP_NUM_THREADS"] = "1"
 

@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -156,16 +157,36 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_failure(status: int, error_path: Path, log_path: Path) -> str:
-    """The training program's own last error; its output's tail where it left none."""
+    """The training program's own last error; where it left none, who was killed by which signal, and its output's tail."""
     logs = error_path.parent / "logs"
     if error_path.is_file():
         error = json.loads(error_path.read_text("utf-8"))
         message = f"training stopped on rank {error['rank']}: {error['type']}: {error['message']}"
         return message if error["expected"] else f"{message}\n{error['traceback']}\nLogs: {logs}"
-    tail = log_path.read_text("utf-8", errors="replace")[-TAIL_CHARACTERS:]
-    killed = "exitcode: -9" in tail
-    reason = "a rank was killed (often for want of memory: see local_batch_size)" if killed else f"exit status {status}"
-    return f"training ended without an error of its own: {reason}. End of its output:\n{tail}\nLogs: {logs}"
+    output = log_path.read_text("utf-8", errors="replace")
+    killed = _killed(status, output)
+    tail = f"End of its output:\n{output[-TAIL_CHARACTERS:]}\nLogs: {logs}"
+    return f"training ended without an error of its own: {killed or f'exit status {status}'}. {tail}"
+
+
+_RANK_ENDED = re.compile(r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<rank>\d+)")
+"""torchrun's line about the first rank that ended badly."""
+
+
+def _killed(status: int, output: str) -> str | None:
+    """Who was ended by a signal: a rank, as torchrun reports it, or torchrun itself."""
+    if status < 0:
+        return f"torchrun was killed by {_signal(-status)}"
+    found = _RANK_ENDED.search(output)
+    if found is None or int(found["code"]) >= 0:
+        return None
+    number = -int(found["code"])
+    memory = ", often for want of memory: lower local_batch_size" if number == signal.SIGKILL else ""
+    return f"rank {found['rank']} was killed by {_signal(number)}{memory}"
+
+
+def _signal(number: int) -> str:
+    return f"signal {number} ({signal.Signals(number).name})"
 
 
 class MetricsTail:

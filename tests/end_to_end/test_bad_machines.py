@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestration.store import open_store
+from tests.campaigns.kills import orphans
 from tests.conftest import Built
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
 
@@ -41,7 +44,7 @@ def busy_port() -> Iterator[int]:
 def test_wrong_words_name_the_right_ones(home: Home) -> None:
     assert "recipe 'tyni' is not in config/recipes/; known: tiny" in refused(home, "run", "--recipe", "tyni")
     assert "source(s) sight are not in sources.toml" in refused(home, *RUN, "--recrawl", "sight")
-    assert "does not have the form name@YYYYMMDDTHHMMSSZ" in refused(home, *RUN, "--at", "today")
+    assert "is not a time written as YYYYMMDDTHHMMSSZ" in refused(home, *RUN, "--at", "today")
     home.edit_recipe("curation", "threshold = 0.8", "treshold = 0.8")
     assert "curation.toml: dedup.treshold: unknown key; known keys here:" in refused(home, "status")
 
@@ -64,7 +67,9 @@ def test_a_missing_configuration_and_an_unusable_home(home: Home, tmp_path: Path
     del home.environment["HEADWATER_CONFIG"]
     (tmp_path / "file").write_text("not a folder", encoding="utf-8")
     home.environment["HEADWATER_HOME"] = str(tmp_path / "file")
-    assert str(tmp_path / "file") in refused(home, *RUN)
+    message = refused(home, *RUN)
+    assert str(tmp_path / "file") in message
+    assert "is or lies in a file, not a folder. Set HEADWATER_HOME to a folder" in message
 
 
 def test_busy_ports_are_named_with_the_way_out(home: Home, busy_port: int) -> None:
@@ -105,6 +110,21 @@ def test_the_second_run_on_a_home_is_told_to_wait(home: Home) -> None:
         first.wait()
 
 
+def test_ctrl_c_is_one_message_and_leaves_no_process(home: Home) -> None:
+    """As a terminal sends it: to the whole process group, workers and crawler included."""
+    process = home.popen(*RUN, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+    scratch = home.state / "scratch" / "extracted_documents"
+    while process.poll() is None and not scratch.exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.count("error:")) == (1, 1), err
+    assert "interrupted; the same command continues from what is published" in " ".join(err.split())
+    assert "Traceback" not in err
+    assert orphans(home) == 0
+    assert "fresh" in home.states().values()
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="a full disk of one's own needs root")
 def test_a_full_disk_is_named_and_the_same_command_ends_after_space_was_made(
     served: tuple[Path, int], tmp_path: Path
@@ -131,17 +151,55 @@ def test_a_full_disk_is_named_and_the_same_command_ends_after_space_was_made(
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def test_an_altered_object_is_found_and_named(copy_of_built: Home) -> None:
-    store = open_store(copy_of_built.state / "store.git")
-    path = store.local_path("main", "dedup/corpus/documents.parquet")
-    path.chmod(0o644)
-    content = bytearray(path.read_bytes())
+def alter(home: Home, path: str) -> Path:
+    """Flip one bit of a published file; the object that holds it."""
+    found = open_store(home.state / "store.git").local_path("main", path)
+    content = bytearray(found.read_bytes())
     content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-    report = copy_of_built.json("verify", expect=3)
+    found.chmod(0o644)
+    found.write_bytes(bytes(content))
+    return found
+
+
+def test_an_altered_object_is_found_named_and_made_again(copy_of_built: Home) -> None:
+    home = copy_of_built
+    before = home.versions()
+    alter(home, "dedup/corpus/documents.parquet")
+    report = home.json("verify", expect=3)
     assert [damage["problem"] for damage in report["damage"]] == ["altered"]
     assert "dedup/corpus/documents.parquet" in report["damage"][0]["paths"]
     assert report["damage"][0]["commits"]
+    remedy = "`headwater run --rebuild corpus`"
+    assert remedy in " ".join(home.headwater("verify", expect=3).stdout.split())
+    home.edit_recipe("curation", "[token_shards]", "[token_shards]\nshard_tokens = 4_000_000")
+    message = refused(home, *RUN, "--no-train")
+    assert "dedup/corpus/documents.parquet" in message
+    assert "altered on disk after they were published. Nothing was built from them" in message
+    assert remedy in message
+    home.headwater(*RUN, "--no-train", "--rebuild", "corpus")
+    assert home.versions()["corpus[]"] == before["corpus[]"]
+    assert "all whole" in home.headwater("verify").stdout
+    assert home.states()["token_shards[]"] == "fresh"
+
+
+def test_what_is_published_once_is_not_made_again(copy_of_built: Home) -> None:
+    home = copy_of_built
+    assert "never built again" in refused(home, *RUN, "--rebuild", "raw_crawl")
+    assert "no asset corpse; known: raw_crawl" in refused(home, *RUN, "--rebuild", "corpse")
+    store = open_store(home.state / "store.git")
+    crawl = next(info.path for info in store.list("main", "sources/raw_crawl/code@") if info.path.endswith(".parquet"))
+    alter(home, crawl)
+    said = " ".join(home.headwater("verify", expect=3).stdout.split())
+    assert "raw_crawl is never made again: copy the object from a clone or a backup" in said
+
+
+def test_a_partition_that_someone_typed_in_the_ui_is_left_out(copy_of_built: Home) -> None:
+    from dagster import DagsterInstance
+
+    with DagsterInstance.from_config(str(copy_of_built.state / "dagster")) as instance:
+        instance.add_dynamic_partitions("crawl", ["whatever someone typed", "site@20269999T000000Z"])
+        instance.add_dynamic_partitions("run", ["tiny@tomorrow"])
+    assert "Everything is up to date" in copy_of_built.headwater(*RUN).stdout
 
 
 def test_the_built_home_was_not_touched(built: Built) -> None:

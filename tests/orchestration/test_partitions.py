@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.partitions import PartitionError, new_key, newest_keys, previous_key, split_key
+from orchestration.partitions import PartitionError, check_stamp, is_key, new_key, newest_keys, previous_key, split_key
 
 KEYS = ["a@20260102T000000Z", "b@20260103T000000Z", "a@20260101T000000Z", "a-b@20260104T000000Z"]
 
@@ -30,3 +30,16 @@ def test_a_new_key_has_the_form() -> None:
     assert split_key(new_key("site"))[0] == "site"
     with pytest.raises(PartitionError):
         new_key("site", at="yesterday")
+
+
+@pytest.mark.parametrize("stamp", ["today", "20260230T000000Z", "2026-01-01", "20260101T250000Z", "20260101T000000"])
+def test_a_stamp_is_a_real_moment_in_one_form(stamp: str) -> None:
+    with pytest.raises(PartitionError, match="is not a time written as YYYYMMDDTHHMMSSZ"):
+        check_stamp(stamp)
+    assert not is_key(f"site@{stamp}")
+
+
+def test_a_key_is_a_name_at_a_real_moment() -> None:
+    check_stamp("20260131T235900Z")
+    assert is_key("site@20260131T235900Z")
+    assert not is_key("whatever someone typed")
