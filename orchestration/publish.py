@@ -191,9 +191,8 @@ class Publisher:
             for key in versions.get(edge.upstream, {}):
                 manifest = source.get(edge.upstream, key or None)
                 if manifest:
-                    found.setdefault(edge.upstream, {})[key] = segment(
-                        self.store, source.commit, manifest, verified=True
-                    )
+                    read = segment(self.store, source.commit, manifest, verified=True)
+                    found.setdefault(edge.upstream, {})[key] = read
         return {asset: [parts[key] for key in sorted(parts)] for asset, parts in found.items()}
 
     def _pin_of(self, run: str | None, catalog: Catalog) -> str:

@@ -83,6 +83,17 @@ def test_busy_ports_are_named_with_the_way_out(home: Home, busy_port: int) -> No
     assert "HEADWATER_DEMO_PORT" in port["remedy"]
 
 
+def test_the_demo_looks_at_its_port_before_it_downloads(home: Home, busy_port: int) -> None:
+    home.environment |= {"HEADWATER_DEMO_PORT": str(busy_port), "HEADWATER_CONFIG": str(REPOSITORY / "config")}
+    assert f"HEADWATER_DEMO_PORT={busy_port + 1} make demo" in refused(home, "demo")
+    assert not (home.state / "demo").exists()
+
+
+def test_the_ui_does_not_start_on_a_broken_configuration(home: Home) -> None:
+    home.edit_recipe("curation", "threshold = 0.8", "treshold = 0.8")
+    assert "dedup.treshold: unknown key" in refused(home, "ui", "--port", "3999")
+
+
 def test_a_wrong_python_is_one_message(tmp_path: Path) -> None:
     fake = tmp_path / "python3"
     fake.write_text('#!/bin/sh\ncase "$2" in *sys.exit*) exit 1;; *) echo 3.9;; esac\n', encoding="utf-8")
@@ -171,7 +182,7 @@ def test_an_altered_object_is_found_named_and_made_again(copy_of_built: Home) ->
     assert report["damage"][0]["commits"]
     remedy = "`headwater run --rebuild corpus`"
     assert remedy in " ".join(home.headwater("verify", expect=3).stdout.split())
-    home.edit_recipe("curation", "[token_shards]", "[token_shards]\nshard_tokens = 4_000_000")
+    home.edit_recipe("curation", "[token_shards]", "[token_shards]\nmax_tokens_per_shard = 4_000_000")
     message = refused(home, *RUN, "--no-train")
     assert "dedup/corpus/documents.parquet" in message
     assert "altered on disk after they were published. Nothing was built from them" in message
