@@ -34,8 +34,8 @@ OURS: dict[str, set[str]] = {
 THEIRS: dict[str, tuple[str, ...]] = {
     "dagster": ("orchestration/",),
     "dagster_pipes": ("orchestration/", "training/main.py"),
-    "lakefs_client": ("orchestration/store/lakefs_store.py",),
-    "lakefs_sdk": ("orchestration/store/lakefs_store.py",),
+    "lakefs_client": ("orchestration/store/lakefs_api.py",),
+    "lakefs_sdk": ("orchestration/store/lakefs_api.py",),
     "torch": ("training/", "assets/evaluation/"),
     "torchtitan": ("training/",),
 }

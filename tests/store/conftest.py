@@ -9,11 +9,13 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestration.store.contract import VersionedStore
 from orchestration.store.git_store import GitStore
+from tests.store import servers
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,8 @@ class Backend:
 
     name: str
     open: Callable[[], VersionedStore]
-    object_path: Callable[[str], Path]
-    """Where the bytes of a SHA-256 lie, for tests that damage them."""
+    object_path: Callable[[str], Any]
+    """Where the bytes of a SHA-256 lie (a Path, or what behaves like one), for tests that damage them."""
 
 
 def git_backend(folder: Path) -> Backend:
@@ -32,7 +34,15 @@ def git_backend(folder: Path) -> Backend:
     return Backend("git", lambda: GitStore.at(place), lambda sha256: GitStore.at(place).lfs.path(sha256))
 
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {"git": git_backend}
+def lakefs_backend(folder: Path) -> Backend:
+    """A repository on the lakeFS and S3 servers of this session (servers.py)."""
+    servers.server_urls()
+    return Backend(
+        "lakefs", lambda: servers.lakefs_store(folder), lambda sha256: servers.bucket_object(folder, sha256)
+    )
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {"git": git_backend, "lakefs": lakefs_backend}
 
 
 @pytest.fixture(params=sorted(BACKENDS))
@@ -62,7 +72,7 @@ def sha256_of(store: VersionedStore, path: str, ref: str = "main") -> str:
     return store.stat(ref, path).sha256
 
 
-def damage(path: Path, content: bytes) -> None:
+def damage(path: Any, content: bytes) -> None:
     """Overwrite an object in place, as a bad disk would."""
     path.chmod(0o644)
     path.write_bytes(content)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.store import git_maintenance
+from orchestration.store import git_maintenance, s3_objects
 from orchestration.store.contract import (
     CorruptObjectError,
     PathNotFoundError,
@@ -24,6 +24,7 @@ from tests.store.conftest import Backend, damage, sha256_of, tree
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let gc treat objects of this very second as old."""
     monkeypatch.setattr(git_maintenance, "GRACE_S", -1.0)
+    monkeypatch.setattr(s3_objects, "GRACE_S", -1.0)
 
 
 def history(store: VersionedStore) -> dict[str, str]:
