@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestration.cli_stage import stage_commands
+from orchestration.cli_store import store_app
 from orchestration.offline import apply_offline_defaults
 
 EXIT_FAILED, EXIT_FINDINGS = 1, 3
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(store_app, name="store")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Recipe = Annotated[str, typer.Option(help="Recipe of the training run: a file in config/recipes/.")]
 

@@ -10,12 +10,16 @@ from orchestration.store.contract import StoreError, VersionedStore
 def open_store(url_or_path: str | Path) -> VersionedStore:
     """Open a store, creating a local one that does not exist yet.
 
-    A plain path or `git:PATH` is the embedded Git store; `lakefs://REPOSITORY` will be a lakeFS server.
+    A plain path or `git:PATH` is the embedded Git store; `lakefs://REPOSITORY` is a lakeFS server, which the
+    environment names (lakefs_settings.py).
     """
     text = str(url_or_path)
     scheme, separator, _ = text.partition("://")
     if separator and scheme == "lakefs":
-        raise StoreError(f"{text}: the lakeFS backend is not built yet; give the path of a local store")
+        from orchestration.store.lakefs_settings import LakefsSettings
+        from orchestration.store.lakefs_store import LakefsStore  # its SDK and S3 client cost half a second
+
+        return LakefsStore(LakefsSettings.from_environment(text))
     if separator:
         raise StoreError(f"{text}: unknown kind of store {scheme!r}; give a path, or lakefs://REPOSITORY")
     from orchestration.store.git_store import GitStore  # pygit2 costs 40 ms, only for those who need it

@@ -113,6 +113,8 @@ class GitStore:
                 found = None
             if isinstance(found, pygit2.Commit):
                 return str(found.id)
+            if commit := self._refs.get(f"{TAGS}copied/{ref}"):  # its id before the store was copied (copy.py)
+                return commit
         raise RefNotFoundError(f"{ref!r} is no branch, tag or commit of {self.folder} (or an ambiguous prefix)")
 
     def branches(self) -> dict[str, str]:
@@ -320,6 +322,10 @@ class GitStore:
             raise StoreError("a takedown needs a reason: it is what readers of the history will be told")
         with durable.typed_errors("purge"), self._sweep_alone():
             return sum(self.lfs.purge(sha256, reason.strip()) for sha256 in digests)
+
+    def takedowns(self) -> dict[str, str]:
+        """SHA-256 -> reason of everything that was taken down."""
+        return self.lfs.takedowns()
 
     # --- helpers
 

@@ -36,7 +36,7 @@ class LakefsApi:
     """One repository of one server."""
 
     def __init__(self, settings: LakefsSettings) -> None:
-        configuration = lakefs_client.Configuration(
+        configuration: Any = lakefs_client.Configuration(
             host=settings.endpoint, username=settings.key_id, password=settings.secret
         )
         configuration.retries = False  # counted here, once, for all causes
@@ -293,4 +293,3 @@ class LakefsApi:
             found = self._call(f"remove {len(paths)} paths", api.delete_objects, self._repository, branch, some)
             if found.errors:
                 raise StoreError(f"lakeFS could not remove {len(found.errors)} paths: {found.errors[0].message}")
-

@@ -22,7 +22,7 @@ from orchestration.store.lakefs_api import LakefsApi
 from orchestration.store.lakefs_history import without_transit
 from orchestration.store.lakefs_names import TRANSIT
 from orchestration.store.lakefs_trees import LakefsTrees
-from orchestration.store.s3_objects import S3Objects
+from orchestration.store.s3_objects import Problem, S3Objects
 
 DAY_S = 86_400.0
 
@@ -59,6 +59,8 @@ def collect_garbage(
         taken_down = objects.purged()
         report = GarbageReport()
         for sha256, stored in objects.stored():
+            if sha256 == trees.empty() and sha256 not in needed:
+                continue  # what the head files point at; no file of a commit
             purged = sha256 in taken_down
             if not purged and (sha256 in needed or stored.age_s < s3_objects.GRACE_S):
                 report.kept_objects += 1
@@ -77,14 +79,14 @@ def collect_garbage(
 def _needed(api: LakefsApi, trees: LakefsTrees, objects: S3Objects, tips: set[str], keep_days: float) -> set[str]:
     """Digests that the tips or a young commit hold, deleted branches included."""
     since = time.time() - keep_days * DAY_S
-    deleted = [head for head, mark in objects.marks("heads").items() if mark.age_s < keep_days * DAY_S]
+    deleted = [head for head, mark in objects.bucket.list("heads").items() if mark.age_s < keep_days * DAY_S]
     young: dict[str, CommitInfo] = {}
     for head in sorted({*tips, *deleted}):
         for commit in without_transit(api.log(head)):
             if datetime.fromisoformat(commit.committed_at).timestamp() >= since:
                 young.setdefault(commit.id, commit)
     kept = [CommitInfo(c.id, tuple(p for p in c.parents if p in young), "", {}, "") for c in young.values()]
-    return {info.sha256 for info in _reached(trees, kept, tips)} | {trees.empty()}
+    return {info.sha256 for info in _reached(trees, kept, tips)}
 
 
 def _clear_away(api: LakefsApi, objects: S3Objects, keep_days: float) -> None:
@@ -94,9 +96,9 @@ def _clear_away(api: LakefsApi, objects: S3Objects, keep_days: float) -> None:
         started, _, _ = name.removeprefix(TRANSIT).partition("-")
         if name.startswith(TRANSIT) and started.isdigit() and now - int(started) > s3_objects.GRACE_S:
             api.delete_branch(name)
-    for head, mark in objects.marks("heads").items():
+    for head, mark in objects.bucket.list("heads").items():
         if mark.age_s > keep_days * DAY_S:
-            objects.delete_mark(f"heads/{head}")
+            objects.bucket.delete(f"heads/{head}")
     for path in _files(objects.cache):
         with suppress(FileNotFoundError):
             if now - path.stat().st_mtime > max(keep_days * DAY_S, s3_objects.GRACE_S):
@@ -133,10 +135,15 @@ def verify(
     if fraction < 1.0:
         candidates = random.Random(seed).sample(candidates, math.ceil(max(fraction, 0.0) * len(candidates)))
     candidates.sort(key=lambda info: info.sha256)
-    found = objects.together(lambda info: objects.problem(info.sha256, info.size_bytes), candidates)
+    found: list[Problem | None] = objects.together(
+        lambda info: objects.problem(info.sha256, info.size_bytes), candidates
+    )
     report.objects_checked = len(candidates)
     report.bytes_checked = sum(info.size_bytes for info in candidates)
-    problems = {i.sha256: problem for i, problem in zip(candidates, found, strict=True) if problem}
+    problems: dict[str, Problem] = {}
+    for info, problem in zip(candidates, found, strict=True):
+        if problem:
+            problems[info.sha256] = problem
     holders = _holders(trees, commits, set(problems))
     for sha256, problem in sorted(problems.items()):
         if not objects.tombstone(sha256):  # it may have been purged while we read
@@ -155,9 +162,7 @@ def _history(api: LakefsApi, tips: Iterable[str]) -> list[CommitInfo]:
     return list(found.values())
 
 
-def _holders(
-    trees: LakefsTrees, commits: list[CommitInfo], sha256s: set[str]
-) -> dict[str, tuple[set[str], list[str]]]:
+def _holders(trees: LakefsTrees, commits: list[CommitInfo], sha256s: set[str]) -> dict[str, tuple[set[str], list[str]]]:
     """Digest -> (paths, commits) that hold it. Reads every tree, but only where damage was found."""
     holders: dict[str, tuple[set[str], list[str]]] = defaultdict(lambda: (set(), []))
     for commit in commits if sha256s else ():

@@ -1,6 +1,6 @@
 """Names of branches and tags in lakeFS, which allows letters, digits, `-` and `_` only.
 
-    build/corpus/1  ->  build_2fcorpus_2f1        every other byte as _ and two hex digits
+build/corpus/1  ->  build_2fcorpus_2f1        every other byte as _ and two hex digits
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRANSIT = "_work-"
 def encode(name: str) -> str:
     """The lakeFS name of a branch or tag."""
     return "".join(
-        chr(byte) if chr(byte).isalnum() and byte < 128 or byte == 0x2D else f"_{byte:02x}"
+        chr(byte) if (chr(byte).isalnum() and byte < 128) or byte == 0x2D else f"_{byte:02x}"
         for byte in name.encode("utf-8", "surrogatepass")
     )
 

@@ -1,11 +1,11 @@
 """Where a lakeFS store is and how to reach it: from its URL and the environment, never from a file.
 
-    lakefs://REPOSITORY
-    HEADWATER_LAKEFS_ENDPOINT                      https://lakefs.example.org
-    LAKECTL_CREDENTIALS_ACCESS_KEY_ID, ..._SECRET_ACCESS_KEY      as for lakectl
-    AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3, ...    as for every S3 client
-    HEADWATER_LAKEFS_NAMESPACE                     s3://bucket/prefix, only to create the repository
-    HEADWATER_OBJECT_CACHE                         folder of verified copies (default: in HEADWATER_HOME)
+lakefs://REPOSITORY
+HEADWATER_LAKEFS_ENDPOINT                      https://lakefs.example.org
+LAKECTL_CREDENTIALS_ACCESS_KEY_ID, ..._SECRET_ACCESS_KEY      as for lakectl
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL_S3, ...    as for every S3 client
+HEADWATER_LAKEFS_NAMESPACE                     s3://bucket/prefix, only to create the repository
+HEADWATER_OBJECT_CACHE                         folder of verified copies (default: in HEADWATER_HOME)
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ class LakefsStore:
         head = self.api.branch(encode(name)) if _may_be_name(name) else None
         if head is None:
             raise RefNotFoundError(f"there is no branch {name!r}")
-        self.objects.write_mark(f"heads/{head}", {"branch": name})  # lakeFS forgets it; gc must not at once
+        self.objects.bucket.write_mark(f"heads/{head}", {"branch": name})  # lakeFS forgets it; gc must not at once
         self.api.delete_branch(encode(name))
 
     def tag(self, name: str, ref: str, message: str = "") -> None:
@@ -161,13 +161,17 @@ class LakefsStore:
                 f"branch {branch!r} is at {head[:12]}, not at {expected_parent[:12]}; read it again and retry"
             )
         region = self.trees.region(head, put, [path + "/" if folder else path for path, folder in removals])
-        removed = {p for p in region for path, folder in removals if (p.startswith(path + "/") if folder else p == path)}
+        removed = {
+            p for p in region for path, folder in removals if (p.startswith(path + "/") if folder else p == path)
+        }
         clashes = self.trees.clashes({*(region.keys() - removed), *put})
         if clashes:
-            raise InvalidPathError(f"{clashes[0]} would be a file and the folder of {clashes[1]}; nothing was committed")
+            raise InvalidPathError(
+                f"{clashes[0]} would be a file and the folder of {clashes[1]}; nothing was committed"
+            )
         digests = self.objects.put(put)
         wanted = {path: ObjectInfo(path, each.sha256, each.size_bytes) for path, each in digests.items()}
-        edits: Edits = {path: None for path in removed - wanted.keys()}
+        edits: Edits = dict.fromkeys(removed - wanted.keys())
         edits |= {path: info for path, info in wanted.items() if region.get(path) != info}
         if not edits:
             return head
@@ -345,7 +349,9 @@ class LakefsStore:
     def _branch_head(self, branch: str) -> str:
         head = self.api.branch(encode(branch)) if _may_be_name(branch) else None
         if head is None:
-            raise RefNotFoundError(f"there is no branch {branch!r}; branches: {', '.join(sorted(self.branches())[:10])}")
+            raise RefNotFoundError(
+                f"there is no branch {branch!r}; branches: {', '.join(sorted(self.branches())[:10])}"
+            )
         return head
 
 

@@ -152,7 +152,6 @@ class LakefsTrees:
         return edits, sorted(conflicts)
 
 
-
 def _by_folder(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Folders (with `/`) that hold many of the paths, and the other paths."""
     by_folder: dict[str, list[str]] = defaultdict(list)

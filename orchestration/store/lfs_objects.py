@@ -194,6 +194,11 @@ class LfsObjects:
             "Its bytes are deleted and may not be stored again."
         )
 
+    def takedowns(self) -> dict[str, str]:
+        """SHA-256 -> reason of everything that was taken down."""
+        marks = [self._purged / name for name in _sorted_names(self._purged) if name.endswith(".json")]
+        return {mark.stem: json.loads(mark.read_text("utf-8"))["reason"] for mark in marks}
+
     def purge(self, sha256: str, reason: str) -> int:
         """Delete the bytes for ever; the tombstone comes first, so that a crash cannot lose it."""
         if not self.is_purged(sha256):

@@ -14,7 +14,6 @@ and then looks at the objects. S3 answers in order, so at least one of the two s
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 import uuid
@@ -34,11 +33,12 @@ from orchestration.store.contract import (
     StoreUnavailableError,
 )
 from orchestration.store.lakefs_settings import Patience
-from orchestration.store.retrying import TransientError, persist, retry_after_s
+from orchestration.store.retrying import TransientError, persist
+from orchestration.store.s3_bucket import S3Bucket, Stored, translated
 
 GRACE_S = 3600.0  # an object this young may belong to a commit that is under way
 PART_BYTES = 50 << 20  # of a multipart upload; smaller than twice this, one request
-COPY_LIMIT_BYTES = 5 << 30  # S3 copies no more than this in one request
+COPY_LIMIT_BYTES = 5 << 30  # S3 copies no more in one request: larger objects stay as old as they are
 CHUNK_BYTES = 1 << 20
 PARALLEL_REQUESTS = 8
 SWEEP_TIMEOUT_S = 3600.0
@@ -56,46 +56,16 @@ class Digest:
     etag: str
 
 
-@dataclass(frozen=True)
-class Stored:
-    """One object of the area, as S3 lists it."""
-
-    size_bytes: int
-    etag: str
-    age_s: float
-
-
 class S3Objects:
     """The objects of one store, under `s3://bucket/prefix`."""
 
     def __init__(self, area: str, cache: Path, patience: Patience) -> None:
-        import s3fs
-
-        self.area = area.removeprefix("s3://").rstrip("/")
-        self.bucket, _, self._prefix = self.area.partition("/")
+        self.bucket = S3Bucket(area, patience)
         self.cache = cache
-        self._patience = patience
-        self._fs = s3fs.S3FileSystem(
-            config_kwargs={
-                # lakeFS, Ceph and MinIO of some versions refuse or mishandle the newer checksum trailers
-                "request_checksum_calculation": "when_required",
-                "response_checksum_validation": "when_required",
-                "connect_timeout": patience.connect_timeout_s,
-                "read_timeout": patience.read_timeout_s,
-                "retries": {"total_max_attempts": 1},  # counted here, once, for all causes
-            },
-            use_listings_cache=False,
-            skip_instance_cache=True,
-        )
-        self._fs.retries = 1
-
-    def key(self, sha256: str) -> str:
-        """Key of a content within the bucket."""
-        return f"{self._prefix}/sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
     def address(self, sha256: str) -> str:
         """What lakeFS stores as the physical address of a content."""
-        return f"s3://{self.bucket}/{self.key(sha256)}"
+        return self.bucket.address(place(sha256))
 
     def together(self, function: Callable[[Any], T], items: list[Any]) -> list[T]:
         """`function` of each item, several at a time, in order; the first error ends it."""
@@ -103,71 +73,6 @@ class S3Objects:
             return [function(item) for item in items]
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
             return list(pool.map(function, items))
-
-    # --- requests
-
-    def _call(self, action: str, request: Callable[[], T]) -> T:
-        def attempt(_: int) -> T:
-            try:
-                return request()
-            except (StoreError, FileNotFoundError, FileExistsError, TransientError):
-                raise
-            except Exception as error:
-                raise _translated(error, action) from error
-
-        return persist(attempt, self._patience, action)
-
-    def _s3(self, action: str, method: str, key: str, **arguments: Any) -> Any:
-        return self._call(
-            action, lambda: self._fs.call_s3(method, Bucket=self.bucket, Key=f"{self._prefix}/{key}", **arguments)
-        )
-
-    def write_mark(self, name: str, content: Mapping[str, str], **condition: str) -> None:
-        """Create or replace a small JSON file of the area. Raises FileExistsError with IfNoneMatch="*"."""
-        body = json.dumps(dict(content), ensure_ascii=False, sort_keys=True).encode() + b"\n"
-        self._s3(f"write {name}", "put_object", name, Body=body, ContentType="application/json", **condition)
-
-    def read_mark(self, name: str) -> dict[str, str] | None:
-        """A small JSON file of the area, or None."""
-
-        def read() -> dict[str, str] | None:
-            try:
-                data = self._fs.cat_file(f"{self.area}/{name}")
-            except FileNotFoundError:
-                return None
-            try:
-                return json.loads(data)
-            except ValueError as error:
-                raise TransientError(f"{name} came back as {len(data)} bytes that are no JSON") from error
-
-        return self._call(f"read {name}", read)
-
-    def delete_mark(self, name: str) -> None:
-        """Delete a small file of the area; one that is not there is no error."""
-        self._s3(f"delete {name}", "delete_object", name)
-
-    def marks(self, folder: str) -> dict[str, Stored]:
-        """Name -> what is stored, of everything under one folder of the area."""
-
-        def listing() -> dict[str, Stored]:
-            try:
-                return {name: _stored(info) for name, info in self._fs.find(f"{self.area}/{folder}/", detail=True).items()}
-            except FileNotFoundError:
-                return {}
-
-        start = len(f"{self.area}/{folder}/")
-        return {name[start:]: stored for name, stored in self._call(f"list {folder}", listing).items()}
-
-    def head(self, sha256: str) -> Stored | None:
-        """What S3 says of a content, or None if it is not there."""
-
-        def ask() -> Stored | None:
-            try:
-                return _stored(self._fs.call_s3("head_object", Bucket=self.bucket, Key=self.key(sha256)))
-            except FileNotFoundError:
-                return None
-
-        return self._call(f"look for object {sha256}", ask)
 
     # --- writing
 
@@ -182,7 +87,8 @@ class S3Objects:
 
         def store(sha256: str) -> None:
             name = once[sha256]
-            self.refuse_purged(sha256, name)
+            if digests[name].size_bytes > CHUNK_BYTES:
+                self.refuse_purged(sha256, name)  # not to upload for nothing; what counts is the look afterwards
             self._store_one(name, contents[name], digests[name])
             self._withdraw_if_purged(sha256, name)
 
@@ -192,78 +98,45 @@ class S3Objects:
         return digests
 
     def _store_one(self, name: str, content: Path | bytes, wanted: Digest) -> None:
-        if self._is_intact(self.head(wanted.sha256), wanted):
-            self._make_young(wanted)
+        stored = self.bucket.head(place(wanted.sha256))
+        if stored and self._is_intact(stored, wanted):
+            self._make_young(wanted, stored)
             return
 
         def upload(_: int) -> None:
             try:
-                self._upload(name, content, wanted)
-            except (StoreError, TransientError):
-                raise
+                told = {"sha256": wanted.sha256}
+                etag = self.bucket.send(place(wanted.sha256), content, told, part_bytes(wanted.size_bytes))
             except Exception as error:
-                raise _translated(error, f"upload {name}") from error
-            stored = self.head(wanted.sha256)
-            if not self._is_intact(stored, wanted) and self.problem(wanted.sha256, wanted.size_bytes):
+                raise translated(error, f"upload {name}") from error
+            if etag == wanted.etag or self._is_intact(self.bucket.head(place(wanted.sha256)), wanted):
+                return
+            if problem := self.problem(wanted.sha256, wanted.size_bytes):
                 _refuse_if_changed(name, content, wanted)
-                raise TransientError(f"{name} arrived altered: {stored}")
+                raise TransientError(f"{name} arrived {problem}")
 
-        persist(upload, self._patience, f"upload {name}")
-        self.delete_mark(f"collected/{wanted.sha256}")
-
-    def _upload(self, name: str, content: Path | bytes, wanted: Digest) -> None:
-        metadata = {"sha256": wanted.sha256}
-        if isinstance(content, Path):
-            target = f"{self.bucket}/{self.key(wanted.sha256)}"
-            self._fs.put_file(
-                os.path.realpath(content),
-                target,
-                chunksize=part_bytes(wanted.size_bytes),
-                Metadata=metadata,
-                ContentType="application/octet-stream",
-            )
-        else:
-            self._fs.call_s3(
-                "put_object",
-                Bucket=self.bucket,
-                Key=self.key(wanted.sha256),
-                Body=bytes(content),
-                Metadata=metadata,
-                ContentType="application/octet-stream",
-            )
+        persist(upload, self.bucket.patience, f"upload {name}")
+        self.bucket.delete(f"collected/{wanted.sha256}")
 
     def _is_intact(self, stored: Stored | None, wanted: Digest) -> bool:
         """By size and ETag. Where a bucket's encryption makes other ETags, `problem` reads the bytes instead."""
         return stored is not None and (stored.size_bytes, stored.etag) == (wanted.size_bytes, wanted.etag)
 
-    def _make_young(self, wanted: Digest) -> None:
+    def _make_young(self, wanted: Digest, stored: Stored) -> None:
         """Tell a gc that the object is wanted again, by copying it onto itself within S3."""
-        stored = self.head(wanted.sha256)
-        if stored and (stored.age_s < GRACE_S / 2 or stored.size_bytes > COPY_LIMIT_BYTES):
+        if stored.age_s < GRACE_S / 2 or stored.size_bytes > COPY_LIMIT_BYTES:
             return
-        key = self.key(wanted.sha256)
-        self._call(
-            f"renew object {wanted.sha256}",
-            lambda: self._fs.call_s3(
-                "copy_object",
-                Bucket=self.bucket,
-                Key=key,
-                CopySource={"Bucket": self.bucket, "Key": key},
-                MetadataDirective="REPLACE",
-                Metadata={"sha256": wanted.sha256},
-                ContentType="application/octet-stream",
-            ),
-        )
+        self.bucket.renew(place(wanted.sha256), {"sha256": wanted.sha256})
 
     def require(self, sha256: str, size_bytes: int, name: str) -> None:
         """Raise the error that reading a content would raise, and keep it from a gc under way."""
         self.refuse_purged(sha256, name)
-        stored = self.head(sha256)
+        stored = self.bucket.head(place(sha256))
         if stored is None:
             raise CorruptObjectError(self._explain_missing(sha256, name), sha256)
         if stored.size_bytes != size_bytes:
             raise CorruptObjectError(_wrong_size(name, sha256, stored.size_bytes, size_bytes), sha256)
-        self._make_young(Digest(sha256, size_bytes, stored.etag))
+        self._make_young(Digest(sha256, size_bytes, stored.etag), stored)
 
     # --- reading
 
@@ -272,7 +145,7 @@ class S3Objects:
         self.refuse_purged(sha256, name)
         for _ in range(CORRUPT_READS):
             try:
-                data = self._call(f"read {name}", lambda: self._fs.cat_file(f"{self.bucket}/{self.key(sha256)}"))
+                data = self.bucket.read(place(sha256))
             except FileNotFoundError:
                 raise CorruptObjectError(self._explain_missing(sha256, name), sha256) from None
             if hashlib.sha256(data).hexdigest() == sha256:
@@ -303,12 +176,12 @@ class S3Objects:
 
     def _download(self, sha256: str, name: str, target: Path) -> None:
         try:
-            self._call(f"read {name}", lambda: self._fs.get_file(f"{self.bucket}/{self.key(sha256)}", str(target)))
+            self.bucket.download(place(sha256), target)
         except FileNotFoundError:
             raise CorruptObjectError(self._explain_missing(sha256, name), sha256) from None
 
     def _corrupt(self, sha256: str, size_bytes: int, name: str) -> CorruptObjectError:
-        stored = self.head(sha256)
+        stored = self.bucket.head(place(sha256))
         if stored and stored.size_bytes != size_bytes:
             return CorruptObjectError(_wrong_size(name, sha256, stored.size_bytes, size_bytes), sha256)
         return CorruptObjectError(
@@ -327,34 +200,28 @@ class S3Objects:
 
     def problem(self, sha256: str, size_bytes: int) -> Problem | None:
         """What is wrong with a content, after reading all of it from the server."""
-        stored = self.head(sha256)
-        if stored is None:
-            return "missing"
-        if stored.size_bytes != size_bytes:
-            return "wrong_size"
         for _ in range(CORRUPT_READS):
-            hasher = hashlib.sha256()
             try:
-                self._call(f"read object {sha256}", lambda h=hasher: _hash_remote(self._fs, self.bucket, self.key(sha256), h))
+                size, found = self.bucket.size_and_digest(place(sha256), size_bytes)
             except FileNotFoundError:
                 return "missing"
-            if hasher.hexdigest() == sha256:
+            if found == sha256:
                 return None
-        return "altered"
+        return "altered" if size == size_bytes else "wrong_size"
 
     # --- deleting on purpose
 
     def tombstone(self, sha256: str) -> dict[str, str] | None:
         """Reason and time of a takedown, or None."""
-        return self.read_mark(f"purged/{sha256}.json")
+        return self.bucket.read_mark(f"purged/{sha256}.json")
 
     def is_collected(self, sha256: str) -> bool:
         """Whether gc deleted this content (and nobody stored it again)."""
-        return self.read_mark(f"collected/{sha256}") is not None
+        return self.bucket.read_mark(f"collected/{sha256}") is not None
 
     def purged(self) -> set[str]:
         """Digests of everything that was taken down."""
-        return {name.removesuffix(".json") for name in self.marks("purged")}
+        return {name.removesuffix(".json") for name in self.bucket.list("purged")}
 
     def takedowns(self) -> dict[str, str]:
         """SHA-256 -> reason of everything that was taken down."""
@@ -380,51 +247,48 @@ class S3Objects:
         """Delete a content for ever; the tombstone comes first. Returns the bytes freed."""
         if self.tombstone(sha256) is None:
             at = datetime.now(UTC).isoformat(timespec="seconds")
-            self.write_mark(f"purged/{sha256}.json", {"reason": reason, "at": at})
-        stored = self.head(sha256)
+            self.bucket.write_mark(f"purged/{sha256}.json", {"reason": reason, "at": at})
+        stored = self.bucket.head(place(sha256))
         self.delete(sha256)
         return stored.size_bytes if stored else 0
 
     def collect(self, sha256: str) -> None:
         """Delete a content nothing needs, remembering that it was no loss."""
-        self.write_mark(f"collected/{sha256}", {})
+        self.bucket.write_mark(f"collected/{sha256}", {})
         self.delete(sha256)
 
     def delete(self, sha256: str) -> None:
         """Delete the bytes, here and in the cache."""
-        self._call(
-            f"delete object {sha256}",
-            lambda: self._fs.call_s3("delete_object", Bucket=self.bucket, Key=self.key(sha256)),
-        )
+        self.bucket.delete(place(sha256))
         with suppress(FileNotFoundError):
             os.unlink(self.cache / sha256[:2] / sha256)
 
     def stored(self) -> Iterator[tuple[str, Stored]]:
         """Every content of the area, sorted by digest, whether a commit holds it or not."""
-        found = {name.rpartition("/")[2]: stored for name, stored in self.marks("sha256").items()}
+        found = {name.rpartition("/")[2]: stored for name, stored in self.bucket.list("sha256").items()}
         yield from sorted(found.items())
 
     # --- one gc at a time, and no commit meanwhile
 
     def begin_sweep(self) -> None:
         """Announce a gc. Raises StoreUnavailableError if another one is under way."""
-        running = self.read_mark("sweep.json")
+        running = self.bucket.read_mark("sweep.json")
         if running and _seconds_since(running["since"]) > SWEEP_TIMEOUT_S:
-            self.delete_mark("sweep.json")  # its gc was killed
+            self.bucket.delete("sweep.json")  # its gc was killed
         mine = {"since": datetime.now(UTC).isoformat(timespec="seconds"), "by": uuid.uuid4().hex}
         with suppress(FileExistsError):
-            self.write_mark("sweep.json", mine, IfNoneMatch="*")
-        if self.read_mark("sweep.json") != mine:
+            self.bucket.write_mark("sweep.json", mine, IfNoneMatch="*")
+        if self.bucket.read_mark("sweep.json") != mine:
             raise StoreUnavailableError("another gc of this store is under way; nothing was changed, run again later")
 
     def end_sweep(self) -> None:
         """The gc is over."""
-        self.delete_mark("sweep.json")
+        self.bucket.delete("sweep.json")
 
     def _await_sweep(self) -> bool:
         """Wait for a gc under way; whether there was one. One older than an hour was killed and counts as over."""
         found = False
-        while sweep := self.read_mark("sweep.json"):
+        while sweep := self.bucket.read_mark("sweep.json"):
             found = True
             if _seconds_since(sweep["since"]) > SWEEP_TIMEOUT_S:
                 break
@@ -456,7 +320,14 @@ def digest(name: str, content: Path | bytes) -> Digest:
     if multipart and left == part:
         parts.pop()
     of_parts = _md5(b"".join(each.digest() for each in parts))
-    return Digest(whole.hexdigest(), size, f"{of_parts.hexdigest()}-{len(parts)}" if multipart else parts[0].hexdigest())
+    return Digest(
+        whole.hexdigest(), size, f"{of_parts.hexdigest()}-{len(parts)}" if multipart else parts[0].hexdigest()
+    )
+
+
+def place(sha256: str) -> str:
+    """Where a content lies in the area."""
+    return f"sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
 def part_bytes(size_bytes: int) -> int:
@@ -483,47 +354,8 @@ def _seconds_since(moment: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
-def _hash_remote(fs: Any, bucket: str, key: str, hasher: Any) -> None:
-    """Hash an object in ranges, so that memory stays bounded."""
-    size = fs.call_s3("head_object", Bucket=bucket, Key=key)["ContentLength"]
-    step = 8 << 20
-    for start in range(0, size, step):
-        hasher.update(fs.cat_file(f"{bucket}/{key}", start=start, end=min(start + step, size)))
-
-
-def _stored(info: Mapping[str, Any]) -> Stored:
-    size = info["ContentLength"] if "ContentLength" in info else info["size"]
-    age_s = (datetime.now(UTC) - info["LastModified"]).total_seconds()
-    return Stored(int(size), str(info["ETag"]).strip('"'), age_s)
-
-
 def _wrong_size(name: str, sha256: str, found: int, wanted: int) -> str:
     return (
         f"{name}: object {sha256} has {found} bytes instead of {wanted}: truncated or altered. "
         "Build the asset again, which replaces it, or copy it from another store."
     )
-
-
-def _translated(error: Exception, action: str) -> Exception:
-    """A definite refusal becomes a StoreError; everything else may be tried again."""
-    cause: BaseException | None = error
-    while cause is not None:
-        response = getattr(cause, "response", None)
-        if isinstance(response, Mapping):
-            about = response.get("ResponseMetadata", {})
-            status, code = about.get("HTTPStatusCode", 0), response.get("Error", {}).get("Code", "")
-            if status in (401, 403) or code in ("AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
-                return StoreError(
-                    f"could not {action}: the S3 server refuses the credentials ({code or status}). "
-                    "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to keys that may read and write the bucket."
-                )
-            if code == "NoSuchBucket":
-                return StoreError(f"could not {action}: the bucket does not exist; create it, or correct the namespace")
-            if status == 412 or code == "PreconditionFailed":
-                return FileExistsError(action)
-            headers = about.get("HTTPHeaders", {})
-            return TransientError(f"{code or 'HTTP'} {status}", retry_after_s(headers.get("retry-after")))
-        cause = cause.__cause__
-    if type(error).__name__ == "NoCredentialsError":
-        return StoreError(f"could not {action}: no S3 credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    return TransientError(f"{type(error).__name__}: {str(error)[:200]}")

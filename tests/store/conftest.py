@@ -37,9 +37,7 @@ def git_backend(folder: Path) -> Backend:
 def lakefs_backend(folder: Path) -> Backend:
     """A repository on the lakeFS and S3 servers of this session (servers.py)."""
     servers.server_urls()
-    return Backend(
-        "lakefs", lambda: servers.lakefs_store(folder), lambda sha256: servers.bucket_object(folder, sha256)
-    )
+    return Backend("lakefs", lambda: servers.lakefs_store(folder), lambda sha256: servers.bucket_object(folder, sha256))
 
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {"git": git_backend, "lakefs": lakefs_backend}

@@ -172,7 +172,9 @@ class Lakefs:
 
     def list_branches(self, repository: str, prefix: str = "", after: str = "", amount: int = 100) -> tuple[int, Any]:
         found = self._repository(repository).branches
-        refs = [{"id": n, "commit_id": b.commit} for n, b in sorted(found.items()) if n > after and n.startswith(prefix)]
+        refs = [
+            {"id": n, "commit_id": b.commit} for n, b in sorted(found.items()) if n > after and n.startswith(prefix)
+        ]
         return 200, page_of(refs, lambda ref: ref["id"], amount)
 
     def list_tags(self, repository: str, prefix: str = "", after: str = "", amount: int = 100) -> tuple[int, Any]:
@@ -305,7 +307,13 @@ class Lakefs:
     # --- objects
 
     def list_objects(
-        self, repository: str, ref: str, prefix: str = "", after: str = "", amount: int = 100, user_metadata: bool = True
+        self,
+        repository: str,
+        ref: str,
+        prefix: str = "",
+        after: str = "",
+        amount: int = 100,
+        user_metadata: bool = True,
     ) -> tuple[int, Any]:
         tree = self._repository(repository).tree_of(ref)
         found = [tree[path] for path in sorted(tree) if path.startswith(prefix) and path > after]
