@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestration.cli_stage import stage_commands
-from orchestration.cli_store import store_app
+from orchestration.cli_store import store_commands
 from orchestration.offline import apply_offline_defaults
 
 EXIT_FAILED, EXIT_FINDINGS = 1, 3
@@ -27,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(store_app, name="store")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Recipe = Annotated[str, typer.Option(help="Recipe of the training run: a file in config/recipes/.")]
 
@@ -300,6 +299,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.", min=1, max=6
 
 
 app.add_typer(stage_commands(expected_errors), name="stage", help="One stage of the graph on plain files.")
+app.add_typer(store_commands(expected_errors), name="store", help="A store as a whole: copy it to another place.")
 
 if __name__ == "__main__":
     main()

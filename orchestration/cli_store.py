@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-store_app = typer.Typer(
-    help="Copy a store to another place or another kind of store.", no_args_is_help=True, rich_markup_mode=None
-)
 Place = Annotated[str, typer.Argument(help="A folder, or lakefs://REPOSITORY.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")]
 
 
-@store_app.callback()
-def store() -> None:
+def store_commands(expected_errors: Callable[[Callable[..., None]], Callable[..., None]]) -> typer.Typer:
+    """The sub-commands, each under the error handling of the main command."""
+    commands = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+    commands.callback()(whole_stores)
+    commands.command("copy")(expected_errors(copy))
+    return commands
+
+
+def whole_stores() -> None:
     """Copy a store to another place or another kind of store."""
 
 
-@store_app.command("copy")
-def copy(source: Place, target: Place, json: JsonOption = False) -> None:
+def copy(source: Place, target: Place, json: Json = False) -> None:
     """Copy all commits, branches, tags and takedowns from SOURCE to TARGET, then compare them file by file.
 
     Interrupted or repeated, it continues with what is missing.
     """
-    from orchestration.cli import expected_errors
-
-    expected_errors(_copy)(source, target, json)
-
-
-def _copy(source: str, target: str, json: bool) -> None:
     import json as encoder
     from dataclasses import asdict
     from pathlib import Path
