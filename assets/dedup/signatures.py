@@ -94,12 +94,12 @@ def signature_parts(
     documents: Iterable[tuple[str, str]], recipe: SignatureRecipe, stats: SignatureStats | None = None
 ) -> Iterator[pa.Table]:
     """Signatures of `(doc_id, text)` in their order, in parts of PART documents; one empty part for none."""
-    documents = iter(documents)
+    signed = signature_batches(documents, recipe)
     first = True
     while True:
         batches = []
-        while sum(map(len, batches)) < PART and (batch := list(islice(documents, BATCH))):
-            batches.append(_sign_batch(batch, recipe))
+        while sum(map(len, batches)) < PART and (batch := next(signed, None)) is not None:
+            batches.append(batch)
         if not batches and not first:
             return
         table = pa.concat_tables(batches) if batches else SIGNATURES.empty_table()
@@ -107,6 +107,13 @@ def signature_parts(
             stats.add(table, recipe.permutations)
         yield table
         first = False
+
+
+def signature_batches(documents: Iterable[tuple[str, str]], recipe: SignatureRecipe) -> Iterator[pa.Table]:
+    """Signatures of `(doc_id, text)` in their order, BATCH documents at a time."""
+    documents = iter(documents)
+    while batch := list(islice(documents, BATCH)):
+        yield _sign_batch(batch, recipe)
 
 
 def sign(documents: Iterable[tuple[str, str]], recipe: SignatureRecipe) -> pa.Table:
