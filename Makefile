@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-kills constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-executors campaign-kills constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ snapshot: $(INSTALLED) ## accept the graph as it is now, after you have read wha
 bench: $(INSTALLED) ## every benchmark against its goal; fails where one is missed
 	@failed=0; for file in benchmarks/bench_*.py; do name=$$(basename $$file .py); echo "== $$name"; \
 	    $(BIN)/python -m benchmarks.$$name || failed=1; done; exit $$failed
+
+campaign-executors: $(INSTALLED) ## the same data on local processes, Ray and a real Slurm (root, slurm-wlm, munge)
+	@$(BIN)/python -m tests.campaigns.executors
 
 campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run
 	@$(BIN)/python -m tests.campaigns.kills

@@ -124,6 +124,15 @@ class TrainerLauncher(Protocol):
     def run(self, request_path: Path, workdir: Path, progress: Progress) -> None: ...
 
 
+class PipelineExecutor(Protocol):
+    """Runs the tasks of a datatrove pipeline somewhere; implemented by assets/documents/executors.py and its neighbours.
+
+    `run` returns when every task is complete; it raises BuildError that says which one is not and why otherwise.
+    """
+
+    def run(self, pipeline: list[Any], tasks: int, logging_dir: Path, progress: Progress) -> None: ...
+
+
 @dataclass(frozen=True)
 class Base:
     """An earlier version of an asset that was made by the same code and recipe: what has changed since is its inputs."""
@@ -149,6 +158,8 @@ class Build:
     recipes: Mapping[str, Any]
     """Recipe table name -> its raw TOML table (a dict)."""
     workers: int = 1
+    executor: PipelineExecutor | None = None
+    """Where datatrove pipelines run; None: on `workers` processes of this machine."""
     progress: Progress = field(default_factory=SilentProgress)
     previous: Segment | None = None
     """The accepted version of this same asset and partition, if there is one."""

@@ -51,7 +51,7 @@ def extract(
     from assets.documents.standalone import extract_files
 
     table = read_table(recipe, "extraction", Extraction, settings)
-    _run("extract", as_json, output, lambda p: extract_files(source, output, table, declared, _workers(workers), p))
+    _run("extract", as_json, output, lambda p: extract_files(source, output, table, declared, *_place(workers, p)))
 
 
 def filter_documents(
@@ -67,7 +67,7 @@ def filter_documents(
     from assets.documents.standalone import filter_files
 
     table = read_table(recipe, "filters", Filters, settings)
-    _run("filter", as_json, output, lambda p: filter_files(source, output, table, _workers(workers), p))
+    _run("filter", as_json, output, lambda p: filter_files(source, output, table, *_place(workers, p)))
 
 
 def dedup(
@@ -153,6 +153,17 @@ def _workers(asked: int | None) -> int:
     from orchestration.config import load_profile
 
     return asked or load_profile().workers
+
+
+def _place(asked: int | None, progress: Any) -> tuple[int, Any, Any]:
+    """Workers, progress and executor, as the profile says but for the workers asked for."""
+    from orchestration.config import load_profile
+    from orchestration.resources.curation import CurationExecutor
+
+    profile = load_profile()
+    if asked:
+        profile = profile.with_workers(asked)
+    return profile.workers, progress, CurationExecutor(profile)
 
 
 def _published_tokenizer() -> Path:

@@ -18,8 +18,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from assets.documents.placement import ExecutorName, RayOptions, SlurmOptions
 from orchestration.stages import BY_NAME, GROUPS, Stage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -35,8 +36,26 @@ class Profile(BaseModel):
     """Resources of the machine; never part of a data set's identity."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    workers: int = Field(2, ge=1, description="processes for curation, threads for scoring")
+    workers: int = Field(2, ge=1, description="processes of this machine for curation, threads for scoring")
+    executor: ExecutorName = Field("local", description="where the tasks of extraction and filters run")
+    stalled_after_s: float = Field(
+        7200, gt=0, description="a local or Ray stage without an ended task for so long fails"
+    )
+    ray: RayOptions = RayOptions.model_validate({})
+    slurm: SlurmOptions | None = None
     observe_every_steps: int = Field(20, ge=1, description="training steps between two observations in the UI")
+
+    def with_workers(self, workers: int) -> Profile:
+        """The same with so many workers, wherever they are."""
+        slurm = self.slurm and self.slurm.model_copy(update={"workers": workers})
+        ray = self.ray.model_copy(update={"workers": workers})
+        return self.model_copy(update={"workers": workers, "ray": ray, "slurm": slurm})
+
+    @model_validator(mode="after")
+    def _slurm_is_described(self) -> Profile:
+        if self.executor == "slurm" and self.slurm is None:
+            raise ValueError("executor = 'slurm' needs a table [slurm] with at least `partition`")
+        return self
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ Applied before any of them is imported. A variable that the user has set, to wha
 | huggingface_hub 2.4, and through it transformers, datasets, tokenizers | ask the hub for every name that is not a folder, send telemetry, look for updates (`huggingface_hub/constants.py`); transformers also asks a bot to convert weights | HF_HUB_OFFLINE (the other two read it too: no switch of their own is needed, and one would outvote the user's HF_HUB_OFFLINE=0), HF_HUB_DISABLE_TELEMETRY, HF_HUB_DISABLE_UPDATE_CHECK |
 | tldextract 5.4 (scrapy's cookies, datatrove's URL filter) | fetches the public suffix list on first use, and waits for the time-out without a network (`tldextract/suffix_list.py`) | an empty TLDEXTRACT_PUBLIC_SUFFIX_LIST_URLS: the list that ships with it |
 | great_expectations 1.24          | nothing: this version has no code for it, earlier ones posted events | GX_ANALYTICS_ENABLED, should another version be installed |
+| ray 2.60 (extra `ray`)          | sends usage statistics of a cluster that it starts (`ray/_private/usage/usage_lib.py`) | RAY_USAGE_STATS_ENABLED |
 | any that honours it              | telemetry                                                   | DO_NOT_TRACK |
 
 No variable exists for these; the code that uses them must not ask:
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, str] = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_OFFLINE": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
     "TLDEXTRACT_PUBLIC_SUFFIX_LIST_URLS": "",
     "WANDB_ERROR_REPORTING": "false",
     "WANDB_MODE": "offline",

@@ -27,6 +27,8 @@ from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog
 from orchestration.config import Config
 from orchestration.digest import DIGESTS, HIDDEN, MANIFEST, REPORT, FileDigest, FolderDigest, digest_folder
 from orchestration.identity import Identity, identity
+from orchestration.resources.curation import CurationExecutor
+from orchestration.scratch import prepare_scratch
 from orchestration.stages import BY_NAME, Stage
 from orchestration.status import CRAWL, PLANNER, current_inputs, differences, published_crawls, upstream_problems, walk
 from orchestration.store.contract import ObjectInfo, VersionedStore
@@ -214,7 +216,7 @@ class Publisher:
     ) -> Staged:
         scratch = self._scratch(stage, partition)
         here = scratch / wanted.fingerprint[:16]
-        _prepare(scratch, here, keep_output=stage.resumable)
+        prepare_scratch(scratch, here, keep_output=stage.resumable)
         started = time.monotonic()
         previous = catalog.get(stage.name, partition)
         earlier = None if self.force else previous  # what is made again, perhaps because it is damaged, is not read
@@ -227,6 +229,7 @@ class Publisher:
             inputs=self._segments(stage, partition, catalog),
             recipes=wanted.config,
             workers=self.config.profile.workers,
+            executor=CurationExecutor(self.config.profile),
             progress=self.progress,
             previous=accepted,
             base=_base(accepted, wanted),
@@ -367,18 +370,6 @@ def _base(accepted: Segment | None, wanted: Identity) -> Base | None:
 def builder(stage: Stage) -> Any:
     """The build function of an asset: assets/<group>/defs.py, the function of the asset's name."""
     return getattr(import_module(f"assets.{stage.group}.defs"), stage.name)
-
-
-def _prepare(scratch: Path, here: Path, *, keep_output: bool) -> None:
-    """Empty the scratch folder of other fingerprints and, unless resumable, of interrupted attempts."""
-    if scratch.exists():
-        for other in scratch.iterdir():
-            if other != here:
-                shutil.rmtree(other)
-    if here.exists() and not keep_output:
-        shutil.rmtree(here)
-    for name in ("output", "work"):
-        (here / name).mkdir(parents=True, exist_ok=True)
 
 
 def _account(stage: Stage, partition: str | None, report: StageReport) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from assets.build import Base, Build, Segment, StageReport
+from assets.build import Base, Build, PipelineExecutor, Segment, StageReport
 from orchestration.digest import digest_folder
 
 
@@ -56,6 +56,7 @@ def make_build(
     workers: int = 1,
     previous: Segment | None = None,
     extend: bool = False,
+    executor: PipelineExecutor | None = None,
 ) -> Build:
     """A build of `asset` that writes to `folder/output`; with `extend` it may update `previous`."""
     by_asset: dict[str, list[Segment]] = {}
@@ -73,4 +74,5 @@ def make_build(
         workers=workers,
         previous=previous,
         base=Base(previous, previous.manifest["identity"]["inputs"]) if previous and extend else None,
+        executor=executor,
     )

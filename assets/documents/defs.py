@@ -25,7 +25,7 @@ def extracted_documents(build: Build) -> StageReport:
     selected, tasks = select_captures(crawl, delta, build.scratch, recipe.captures_per_task)
     parts = build.scratch / "parts"
     pipeline = extraction_pipeline(CaptureReader(selected, crawl), read_source(crawl).format, parts, recipe)
-    written = run_pipeline(pipeline, tasks, build.workers, build.scratch, parts, build.progress)
+    written = run_pipeline(pipeline, tasks, build.workers, build.scratch, parts, build.progress, build.executor)
     tally = ExtractionTally()
     merge_parts(written, build.output / "documents.parquet", DOCUMENTS, tally.see)
     return tally.report()
@@ -41,7 +41,7 @@ def filtered_documents(build: Build) -> StageReport:
     groups = row_groups(build.one("extracted_documents"))
     parts = build.scratch / "parts"
     pipeline = filtering_pipeline(groups, parts, recipe)
-    written = run_pipeline(pipeline, len(groups), build.workers, build.scratch, parts, build.progress)
+    written = run_pipeline(pipeline, len(groups), build.workers, build.scratch, parts, build.progress, build.executor)
     tally = FilterTally(recipe.keep_languages)
     merge_parts(written, build.output / "decisions.parquet", FILTERED, tally.see)
     return tally.report()

@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from assets.build import BuildError, Progress, SilentProgress
+from assets.build import BuildError, PipelineExecutor, Progress, SilentProgress
 from assets.documents.engine import merged_rows, run_pipeline
 from assets.documents.extraction import Extraction, Format, extraction_pipeline
 from assets.documents.recipe import Filters, filtering_pipeline
@@ -83,6 +83,7 @@ def extract_files(
     declared: Format = "html",
     workers: int = 1,
     progress: Progress | None = None,
+    executor: PipelineExecutor | None = None,
 ) -> Summary:
     """Text of every page of `source` into documents.jsonl, and why there is none into dropped.jsonl."""
     progress = progress or SilentProgress()
@@ -101,7 +102,7 @@ def extract_files(
             raise BuildError(f"{source}: holds no page (skipped: {dict(skipped) or 'nothing'})")
         parts = scratch / "parts"
         pipeline = extraction_pipeline(PayloadReader(groups.path), declared, parts, recipe)
-        written = run_pipeline(pipeline, groups.count, workers, scratch, parts, progress)
+        written = run_pipeline(pipeline, groups.count, workers, scratch, parts, progress, executor)
         keys = ("url", "format", "title", "text")
         rows = ({"id": r["doc_id"]} | {k: r[k] for k in keys} for r in merged_rows(written) if not r["drop_reason"])
         kept = write_lines(output / "documents.jsonl", rows)
@@ -115,6 +116,7 @@ def filter_files(
     recipe: Filters,
     workers: int = 1,
     progress: Progress | None = None,
+    executor: PipelineExecutor | None = None,
 ) -> Summary:
     """A decision per document into decisions.jsonl; what stays, with its text, into kept.jsonl."""
     progress = progress or SilentProgress()
@@ -133,7 +135,7 @@ def filter_files(
         parts = scratch / "parts"
         tasks = [(groups.path, number) for number in range(groups.count)]
         pipeline = filtering_pipeline(tasks, parts, recipe)
-        written = run_pipeline(pipeline, len(tasks), workers, scratch, parts, progress)
+        written = run_pipeline(pipeline, len(tasks), workers, scratch, parts, progress, executor)
         write_lines(output / "decisions.jsonl", map(_decision, merged_rows(written)))
         kept = write_lines(output / "kept.jsonl", _kept_rows(groups.path, written))
         dropped = Counter(row["drop_reason"] for row in merged_rows(written) if row["drop_reason"])

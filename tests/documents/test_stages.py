@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from datatrove.data import Document
 
-from assets.build import BuildError, Segment, StageReport
+from assets.build import BuildError, PipelineExecutor, Segment, StageReport
 from assets.documents import blocks
 from assets.documents.defs import RECIPES, extracted_documents, filtered_documents
-from assets.documents.engine import merge_parts, run_pipeline, write_part
+from assets.documents.engine import merge_parts, write_part
 from assets.documents.extraction import Extracted, Extraction
 from assets.documents.selection import select_captures
 from assets.schemas import DOCUMENTS, FILTERED
@@ -34,12 +34,20 @@ PAGES = {
 }
 
 
-def run_both(folder: Path, crawl: tuple[Segment, Segment], workers: int, **recipes: Any) -> dict[str, Any]:
+def run_both(
+    folder: Path,
+    crawl: tuple[Segment, Segment],
+    workers: int,
+    executor: PipelineExecutor | None = None,
+    **recipes: Any,
+) -> dict[str, Any]:
     recipes = {"extraction": {"captures_per_task": 4}} | recipes
-    first = make_build(folder / "extract", "extracted_documents", crawl, recipes, PARTITION, workers)
+    first = make_build(folder / "extract", "extracted_documents", crawl, recipes, PARTITION, workers, executor=executor)
     extracted = extracted_documents(first)
     documents = segment_of(first.output, "extracted_documents", PARTITION)
-    second = make_build(folder / "filter", "filtered_documents", [documents], recipes, PARTITION, workers)
+    second = make_build(
+        folder / "filter", "filtered_documents", [documents], recipes, PARTITION, workers, executor=executor
+    )
     filtered = filtered_documents(second)
     return {
         "extracted": extracted,
@@ -192,23 +200,6 @@ def test_a_parser_that_dies_or_raises_costs_one_document(monkeypatch: pytest.Mon
     found = outcomes(Extraction(timeout_s=3), b"good", b"die", b"raise", b"good")
     assert [reason for reason, _ in found] == [None, "extraction_failed", "extraction_failed", None]
     assert found[2][1] == "RecursionError: too deep"
-
-
-class DyingReader(blocks.PipelineStep):
-    """A block that ends its worker process, as the kernel does when memory is short."""
-
-    type, name = "READER", "dies"
-
-    def run(self, data: Any = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        os._exit(9)
-        yield
-
-
-def test_a_killed_worker_is_an_error_and_not_a_hang(tmp_path: Path) -> None:
-    from assets.build import SilentProgress
-
-    with pytest.raises(BuildError, match="worker process was killed"):
-        run_pipeline([DyingReader()], 2, 2, tmp_path, tmp_path / "parts", SilentProgress())
 
 
 def test_finished_tasks_are_not_repeated(crawl: tuple[Segment, Segment], built: dict[str, Any], tmp_path: Path) -> None:
