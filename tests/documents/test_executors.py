@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -59,11 +58,9 @@ EXECUTORS: dict[str, Callable[[float], PipelineExecutor]] = {
 )
 def test_what_goes_wrong_is_one_clear_error(name: str, how: str, message: str, tmp_path: Path) -> None:
     """The other failures on Ray, and all of them on Slurm: make campaign-executors."""
-    started = time.monotonic()
     executor = EXECUTORS[name](4 if how == "hangs" else 100)
     with pytest.raises(BuildError, match=message):
         run_pipeline([Misbehaving(tmp_path, how)], 3, 2, tmp_path, tmp_path / "parts", SilentProgress(), executor)
-    assert time.monotonic() - started < 60
     if how == "raises":
         log = next((tmp_path / "datatrove/logs").glob("task_00001.log"))
         assert "ZeroDivisionError" in log.read_text()
