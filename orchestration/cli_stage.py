@@ -73,19 +73,24 @@ def filter_documents(
 def dedup(
     source: Input,
     output: Output,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Folder of what earlier calls read: this call adds to it and compares only what is new."),
+    ] = None,
+    remove: Annotated[Path | None, typer.Option(help="File of ids that leave the state, one per line.")] = None,
     recipe: Recipe = "curation",
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
     """JSONL of {id, text} to clusters.tsv (every document and the one kept for it) and pairs.tsv (proofs)."""
-    from assets.dedup.clusters import DedupRecipe
+    from assets.dedup.recipe import DedupRecipe
     from assets.dedup.signatures import SignatureRecipe
     from assets.dedup.standalone import deduplicate
 
     known = ("signatures", "dedup")
     signing = read_table(recipe, "signatures", SignatureRecipe, settings, known)
     clustering = read_table(recipe, "dedup", DedupRecipe, settings, known)
-    _run("dedup", as_json, output, lambda p: deduplicate(source, output, signing, clustering, p))
+    _run("dedup", as_json, output, lambda p: deduplicate(source, output, signing, clustering, p, state, remove))
 
 
 def tokenize(

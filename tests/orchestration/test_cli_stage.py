@@ -32,6 +32,23 @@ def test_the_stages_follow_each_other_on_plain_files(tmp_path: Path) -> None:
     assert (tmp_path / "clusters.tsv").read_text() == "chair-en\tchair-en\nmill-en\tmill-en\nmill-zh\tmill-zh\n"
 
 
+def test_dedup_goes_on_from_its_state(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    first, second, gone = tmp_path / "a.jsonl", tmp_path / "b.jsonl", tmp_path / "gone.txt"
+    lines = (SAMPLES / "texts.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    first.write_text("".join(lines[::2]), encoding="utf-8")
+    second.write_text("".join(lines[1::2]), encoding="utf-8")
+    run("dedup", "--input", first, "--output", tmp_path / "one", "--state", state)
+    gone.write_text("note\n")
+    out, _ = run("dedup", "--input", second, "--output", tmp_path / "two", "--state", state, "--remove", gone, "--json")
+    summary = json.loads(out)
+    assert (summary["documents"], summary["near_duplicates"]) == (len(lines) - 1, 1)
+    whole = tmp_path / "whole.jsonl"
+    whole.write_text("".join(line for line in lines if '"note"' not in line), encoding="utf-8")
+    run("dedup", "--input", whole, "--output", tmp_path / "afresh")
+    assert (tmp_path / "two/clusters.tsv").read_text() == (tmp_path / "afresh/clusters.tsv").read_text()
+
+
 def test_settings_override_the_recipe_and_are_validated(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.toml"
     recipe.write_text('[filters]\nkeep_languages = ["zh"]\n[filters.zh]\nmin_characters = 7\n')
