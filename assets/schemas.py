@@ -43,8 +43,12 @@ CAPTURES = schema(
         "warc_file": pa.string(),  # null when nothing was stored
         "warc_offset": pa.int64(),
         "warc_length": pa.int64(),
+        "language": pa.string(),  # declared by the publisher; null when it says nothing
+        "title": pa.string(),  # declared by the publisher beside the payload
+        "metadata": pa.string(),  # JSON of other columns of a data set, mail headers and the like
+        "detail": pa.string(),  # why it was dropped, in words
     },
-    volatile=("fetched_at", "warc_file", "warc_offset", "warc_length"),
+    volatile=("fetched_at", "warc_file", "warc_offset", "warc_length", "detail"),
 )
 """raw_crawl/<crawl>/captures.parquet: one row per URL the crawl met, sorted by url."""
 
@@ -86,7 +90,7 @@ DOCUMENTS = schema(
         "licence": pa.string(),
         "content_sha256": pa.string(),
         "domain": pa.string(),  # documentation | code | news | ..., declared by the source
-        "format": pa.string(),  # html | text | code
+        "format": pa.string(),  # html | text | code | markdown | pdf | docx | email | wikitext
         "title": pa.string(),
         "text": pa.string(),  # main content, NFC, LF line ends; empty when dropped
         "drop_reason": pa.string(),

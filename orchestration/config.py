@@ -25,6 +25,8 @@ from orchestration.stages import BY_NAME, GROUPS, Stage
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CURATION = "curation"
+SOURCE_KINDS = ("web", "files", "common_crawl", "wikipedia", "dataset", "documents", "warc")
+"""Tags of the union of source tables, which pydantic puts into the place of an error."""
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -176,7 +178,7 @@ def validate(model: type[BaseModel], table: dict[str, Any], path: Path, name: st
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            key = ".".join([name, *(str(part) for part in problem["loc"] if part not in ("web", "files"))]).strip(".")
+            key = ".".join([name, *(str(part) for part in problem["loc"] if part not in SOURCE_KINDS)]).strip(".")
             rule = problem["msg"]
             if problem["type"] == "extra_forbidden":
                 rule = f"unknown key; known keys here: {', '.join(_known_keys(model, problem['loc']))}"

@@ -14,7 +14,8 @@ from datatrove.pipeline.extractors.base import ExtractorSandbox
 
 from assets.build import Segment
 from assets.documents.engine import write_part
-from assets.documents.extraction import Extracted, Extraction, Format, extract
+from assets.documents.extraction import Extracted, Extraction, extract
+from assets.documents.formats import Declared, format_of
 from assets.documents.report import excerpt
 from assets.schemas import DOCUMENTS, FILTERED
 from assets.sources.warc import read_capture
@@ -51,9 +52,9 @@ class SandboxedExtractor(PipelineStep):
     type = "EXTRACTOR"
     name = "main content"
 
-    def __init__(self, declared: Format, recipe: Extraction) -> None:
+    def __init__(self, declared: Declared, recipe: Extraction) -> None:
         super().__init__()
-        self.declared: Format = declared
+        self.declared: Declared = declared
         self.recipe = recipe
 
     def run(self, data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
@@ -67,7 +68,7 @@ class SandboxedExtractor(PipelineStep):
                 document.text = result.text
                 document.metadata |= {
                     "format": result.format,
-                    "title": result.title,
+                    "title": result.title or document.metadata.get("title") or "",
                     "drop_reason": result.drop_reason,
                     "detail": result.detail,
                 }
@@ -80,20 +81,19 @@ class SandboxedExtractor(PipelineStep):
         try:
             return sandbox.process_document((payload, content_type), self._guarded)
         except TimeoutError:
-            return Extracted(
-                self.declared, drop_reason="extraction_timeout", detail=f"no result in {self.recipe.timeout_s:g} s"
-            )
+            late = f"no result in {self.recipe.timeout_s:g} s"
+            return Extracted(format_of(content_type, self.declared), drop_reason="extraction_timeout", detail=late)
         except (EOFError, OSError):
-            return Extracted(self.declared, drop_reason="extraction_failed", detail="the parser's process died")
+            died = "the parser's process died"
+            return Extracted(format_of(content_type, self.declared), drop_reason="extraction_failed", detail=died)
 
     def _guarded(self, payload: bytes, content_type: str | None) -> Extracted:
         """Runs in the sandbox, which an exception would end."""
         try:
             return extract(payload, content_type, self.declared, self.recipe)
         except Exception as error:
-            return Extracted(
-                self.declared, drop_reason="extraction_failed", detail=f"{type(error).__name__}: {error}"[:300]
-            )
+            said = f"{type(error).__name__}: {error}"[:300]
+            return Extracted(format_of(content_type, self.declared), drop_reason="extraction_failed", detail=said)
 
 
 def document_row(document: Document) -> Row:

@@ -61,7 +61,7 @@ def decode(payload: bytes, content_type: str | None, *, max_replaced_share: floa
             return Decoded(payload.decode(encoding), encoding, 0)
         except UnicodeDecodeError:
             continue
-    guess = _guess(payload)
+    guess = guess_encoding(payload)
     for encoding in [*declared, *([guess] if guess else [])]:
         decoded = _lenient(payload, encoding, max_replaced_share)
         if decoded is not None:
@@ -92,7 +92,8 @@ def _known(name: str) -> str | None:
     return _SUPERSETS.get(normal, normal)
 
 
-def _guess(payload: bytes) -> str | None:
+def guess_encoding(payload: bytes) -> str | None:
+    """What the bytes look like, as a Python codec; None when uchardet cannot tell."""
     from resiliparse.parse.encoding import detect_encoding
 
     name = detect_encoding(payload[:GUESS_BYTES], from_html_meta=False)

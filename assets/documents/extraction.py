@@ -11,17 +11,29 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from assets.documents.charset import decode, looks_binary
+from assets.documents.formats import BINARY, MARKUP, Declared, Format, UnreadableError, format_of, read_binary
 from assets.documents.main_content import main_content
 
-Format = Literal["html", "text", "code"]
-
-REASONS = ("too_large", "not_text", "undecodable", "extraction_timeout", "extraction_failed", "empty_extraction")
-"""Drop reasons, in the order in which they are decided."""
+REASONS = (
+    "too_large",
+    "not_text",
+    "undecodable",
+    "encrypted_document",
+    "broken_document",
+    "no_text_layer",
+    "archive_bomb",
+    "broken_message",
+    "no_text_part",
+    "extraction_timeout",
+    "extraction_failed",
+    "empty_extraction",
+)
+"""Drop reasons, about in the order in which they are decided."""
 
 _TEXTUAL = re.compile(
     r"text/|application/(xhtml|xml|json|javascript|ecmascript|x-python|x-sh|x-httpd-php)|.*\+(xml|json)"
@@ -57,26 +69,39 @@ class Extracted:
     detail: str = ""
 
 
-def extract(payload: bytes, content_type: str | None, declared: Format, recipe: Extraction) -> Extracted:
+def extract(payload: bytes, content_type: str | None, declared: Declared, recipe: Extraction) -> Extracted:
     """Title and text of one payload, or the reason why there is none. May raise or hang on hostile input."""
-    kind = _format(content_type, declared)
+    kind = format_of(content_type, declared)
     if len(payload) > recipe.max_payload_bytes:
         return Extracted(kind, drop_reason="too_large", detail=f"{len(payload)} bytes > {recipe.max_payload_bytes}")
-    if not _is_textual(content_type) or looks_binary(payload):
-        return Extracted(kind, drop_reason="not_text", detail=f"content type {content_type}")
-    decoded = decode(payload, content_type, max_replaced_share=recipe.max_replaced_share)
-    if decoded is None:
-        return Extracted(kind, drop_reason="undecodable", detail="no encoding fits the bytes")
-    text = decoded.text.replace("\r\n", "\n").replace("\r", "\n")
-    title = ""
-    if kind == "html":
-        page = main_content(text, max_link_share=recipe.max_link_share)
-        title, text = clean(page.title), page.text
+    try:
+        if kind in BINARY.values():
+            title, text = read_binary(kind, payload, recipe.max_replaced_share)
+        else:
+            title, text = _read_text(kind, payload, content_type, recipe)
+    except UnreadableError as error:
+        return Extracted(kind, drop_reason=error.reason, detail=str(error))
+    title = clean(title)
     if kind != "code":
         text = clean(text).strip("\n")
     if not text.strip():
         return Extracted(kind, title, drop_reason="empty_extraction", detail="no text outside navigation")
     return Extracted(kind, title, text)
+
+
+def _read_text(kind: Format, payload: bytes, content_type: str | None, recipe: Extraction) -> tuple[str, str]:
+    if not _is_textual(content_type) or looks_binary(payload):
+        raise UnreadableError("not_text", f"content type {content_type}")
+    decoded = decode(payload, content_type, max_replaced_share=recipe.max_replaced_share)
+    if decoded is None:
+        raise UnreadableError("undecodable", "no encoding fits the bytes")
+    text = decoded.text.replace("\r\n", "\n").replace("\r", "\n")
+    if kind in MARKUP:
+        return MARKUP[kind](text, content_type)
+    if kind == "html":
+        page = main_content(text, max_link_share=recipe.max_link_share)
+        return page.title, page.text
+    return "", text
 
 
 def clean(text: str) -> str:
@@ -85,16 +110,11 @@ def clean(text: str) -> str:
     return _UNREADABLE.sub("", unicodedata.normalize("NFC", text))
 
 
-def _format(content_type: str | None, declared: Format) -> Format:
-    """The source says how to read its payloads; a plain-text page of an HTML site is read as text."""
-    return "text" if declared == "html" and (content_type or "").lower().startswith("text/plain") else declared
-
-
 def _is_textual(content_type: str | None) -> bool:
     return not content_type or bool(_TEXTUAL.match(content_type.strip().lower()))
 
 
-def extraction_pipeline(reader: Any, declared: Format, parts: Path, recipe: Extraction) -> list[Any]:
+def extraction_pipeline(reader: Any, declared: Declared, parts: Path, recipe: Extraction) -> list[Any]:
     """The stage: read payloads, extract each in a sandbox, write rows."""
     from assets.documents.blocks import DOCUMENT_PART, RowWriter, SandboxedExtractor, document_row
 

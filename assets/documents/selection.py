@@ -20,6 +20,7 @@ _COLUMNS = [
     "content_sha256",
     "content_type",
     "domain",
+    "title",
     "warc_file",
     "warc_offset",
     "warc_length",

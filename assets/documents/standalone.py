@@ -27,7 +27,8 @@ from datatrove.pipeline.base import PipelineStep
 
 from assets.build import BuildError, PipelineExecutor, Progress, SilentProgress
 from assets.documents.engine import merged_rows, run_pipeline
-from assets.documents.extraction import Extraction, Format, extraction_pipeline
+from assets.documents.extraction import Extraction, extraction_pipeline
+from assets.documents.formats import Declared
 from assets.documents.recipe import Filters, filtering_pipeline
 from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines, write_lines
 from assets.schemas import DOCUMENTS
@@ -80,7 +81,7 @@ def extract_files(
     source: Path,
     output: Path,
     recipe: Extraction,
-    declared: Format = "html",
+    declared: Declared = "html",
     workers: int = 1,
     progress: Progress | None = None,
     executor: PipelineExecutor | None = None,

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel, field_validator, model_validator
+from pydantic import ConfigDict, Field, RootModel, field_validator, model_validator
 
 from assets.build import Segment
+from assets.sources.bulk_config import (
+    CommonCrawlSource,
+    DatasetSource,
+    DocumentsSource,
+    WarcSource,
+    WikipediaSource,
+)
+from assets.sources.source_table import SourceTable
 
 SOURCE_FILE = "source.json"
 """raw_crawl/<crawl>/source.json: the source's table, resolved; later stages read licence, domain and format there."""
@@ -17,29 +24,8 @@ SOURCE_FILE = "source.json"
 NOT_IDENTITY: tuple[str, ...] = ("description", "schedule", "delay_s", "concurrency", "timeout_s", "retry_wait_s")
 """Keys that do not decide what a crawl holds: changing one makes no crawl stale."""
 
-_CRON = re.compile(r"[\d*/,\-A-Za-z]+( [\d*/,\-A-Za-z]+){4}")
 
-
-class _Source(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    licence: str = Field(min_length=1)  # SPDX identifier, or a sentence where there is none
-    domain: str = Field(
-        pattern=r"[a-z][a-z_]*"
-    )  # documentation | code | news | encyclopedia | ...: a channel of the mixture
-    format: Literal["html", "text", "code"]  # how extraction reads the payloads
-    description: str = ""
-    schedule: str | None = None  # cron, 5 fields, UTC; None = crawled by hand
-
-    @field_validator("schedule")
-    @classmethod
-    def _five_cron_fields(cls, value: str | None) -> str | None:
-        if value is not None and not _CRON.fullmatch(value):
-            raise ValueError(f"{value!r} is not a cron line of five fields, like '0 3 * * 1'")
-        return value
-
-
-class WebSource(_Source):
+class WebSource(SourceTable):
     """A site, crawled over HTTP inside the hosts of its start URLs."""
 
     kind: Literal["web"]
@@ -93,7 +79,7 @@ class WebSource(_Source):
         return self
 
 
-class FilesSource(_Source):
+class FilesSource(SourceTable):
     """Files of a folder on this machine: an installed distribution, the standard library, or a path."""
 
     kind: Literal["files"]
@@ -113,7 +99,7 @@ class FilesSource(_Source):
         return globs
 
 
-AnySource = WebSource | FilesSource
+AnySource = WebSource | FilesSource | CommonCrawlSource | WikipediaSource | DatasetSource | DocumentsSource | WarcSource
 
 
 class SourceConfig(RootModel[Annotated[AnySource, Field(discriminator="kind")]]):

@@ -1,4 +1,4 @@
-"""Everything one crawl of one source holds: dispatches to the web crawler or the file reader, and guards the result."""
+"""Everything one crawl of one source holds: dispatches to the web crawler, the file reader or the bulk readers, and guards the result."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 import assets
 from assets.build import BuildError, Progress
+from assets.sources.bulk import capture_bulk
+from assets.sources.bulk_config import BulkSource
 from assets.sources.config import AnySource, FilesSource, WebSource, write_source
 from assets.sources.files import capture_files
 from assets.sources.partition import parse_crawl
@@ -26,6 +28,8 @@ def capture_source(source: AnySource, crawl: str, output: Path, scratch: Path, p
     name, _ = parse_crawl(crawl)
     if isinstance(source, FilesSource):
         summary = capture_files(source, name, crawl, output, progress)
+    elif isinstance(source, BulkSource):
+        summary = capture_bulk(source, name, crawl, output, scratch, progress)
     else:
         summary = _crawl_site(source, name, crawl, output, scratch, progress)
     _refuse_empty(name, output / "captures.parquet")
@@ -82,5 +86,5 @@ def _refuse_empty(name: str, captures: Path) -> None:
     reasons = dict(Counter(table["drop_reason"].to_pylist()))
     raise BuildError(
         f"source {name!r}: the crawl kept nothing (dropped: {reasons or 'no URL at all'}; first {table.slice(0, 1).to_pylist()}). "
-        "An empty crawl is never published: check start_urls, path_prefixes or include in sources.toml"
+        "An empty crawl is never published: check start_urls, path_prefixes, include, paths or columns in sources.toml"
     )

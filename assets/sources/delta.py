@@ -36,10 +36,14 @@ _REFUSED_OR_REPLACED = {
     "unsupported_content_type",
     "too_large",
 }
-_TRANSIENT = ("fetch_failed", "private_address", "http_408", "http_429", "http_5")
+_TRANSIENT = (
+    *("fetch_failed", "private_address", "http_408", "http_429", "http_5"),
+    *("invalid_json", "invalid_csv", "invalid_index_line", "damaged_record"),  # whose URL could not be read
+)
 """Drop reasons (prefixes) that may be gone tomorrow. A 403 is not one: a login page linked from everywhere
 would make every crawl incomplete."""
 _LIMITS = {"page_limit", "byte_limit"}
+_UNREAD_INPUT = "input_"  # prefix of the reasons of files that could not be read to their end
 _NOT_REACHED = {*_LIMITS, "depth_limit"}
 
 
@@ -106,7 +110,8 @@ def is_complete(captures: Sequence[Mapping[str, Any]], policy: DeltaPolicy) -> b
     """Whether the absence of a page from this crawl means anything."""
     reasons = Counter(row["drop_reason"] for row in captures)
     failed = sum(n for reason, n in reasons.items() if reason and reason.startswith(_TRANSIENT))
-    return not any(reasons[limit] for limit in _LIMITS) and failed <= policy.max_failed_share * len(captures)
+    cut = any(reason in _LIMITS or reason.startswith(_UNREAD_INPUT) for reason in reasons if reason)
+    return not cut and failed <= policy.max_failed_share * len(captures)
 
 
 def _ends_page(reason: str, policy: DeltaPolicy) -> bool:

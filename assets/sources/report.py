@@ -38,6 +38,7 @@ def crawl_report(source: AnySource, segment: Segment, summary: Mapping[str, Any]
         "read_back_captures": len(kept[:: _stride(kept)]),
         "read_back_failures": _read_back(segment, kept),
         "rsl_licences": summary["rsl_licences"],
+        "not_taken": summary.get("not_taken", {}),
         "retries": summary["retries"],
     }
     return StageReport(

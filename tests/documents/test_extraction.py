@@ -112,7 +112,7 @@ def test_a_plain_text_page_of_an_html_site_is_text() -> None:
         (b"", "text/html", "empty_extraction"),
         (b"<body><nav>Home</nav></body>", "text/html", "empty_extraction"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "text/html", "not_text"),
-        (b"%PDF-1.7", "application/pdf", "not_text"),
+        (b"%PDF-1.7", "application/pdf", "broken_document"),
         (bytes(range(128, 256)) * 40, "text/html; charset=utf-8", "undecodable"),
         (b"x" * 10_000_001, "text/html", "too_large"),
     ],

@@ -1,0 +1,53 @@
+"""Sources that are read in bulk: one reader per kind, all into the same sink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from assets.build import Progress
+from assets.sources.bulk_config import (
+    BulkSource,
+    CommonCrawlSource,
+    DatasetSource,
+    DocumentsSource,
+    WarcSource,
+    WikipediaSource,
+)
+from assets.sources.inputs import Inputs
+from assets.sources.records import RecordSink
+
+
+def capture_bulk(
+    source: BulkSource, name: str, crawl: str, output: Path, scratch: Path, progress: Progress
+) -> dict[str, Any]:
+    """Read one source into `output`; returns numbers of the execution."""
+    inputs = Inputs(source, name, scratch)
+    with RecordSink(source, crawl, output, scratch, progress) as sink:
+        _read(source, name, inputs, sink)
+    return sink.finish()
+
+
+def _read(source: BulkSource, name: str, inputs: Inputs, sink: RecordSink) -> None:
+    if isinstance(source, DatasetSource):
+        from assets.sources.dataset import read_dataset
+
+        read_dataset(source, name, inputs, sink)
+    elif isinstance(source, WikipediaSource):
+        from assets.sources.wikipedia import read_wikipedia
+
+        read_wikipedia(source, name, inputs, sink)
+    elif isinstance(source, WarcSource):
+        from assets.sources.warc_import import read_warc_files
+
+        read_warc_files(source, name, inputs, sink)
+    elif isinstance(source, CommonCrawlSource):
+        from assets.sources.common_crawl import read_common_crawl
+
+        read_common_crawl(source, name, inputs, sink)
+    elif isinstance(source, DocumentsSource):
+        from assets.sources.company_documents import read_documents
+
+        read_documents(source, name, inputs, sink)
+    else:
+        raise TypeError(f"no reader for {type(source).__name__}")

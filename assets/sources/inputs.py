@@ -1,0 +1,172 @@
+"""Files that a source names: found by path, glob or prefix, opened as streams wherever they lie.
+
+Local paths, http(s):// and s3:// look the same from here. Names carry no machine path, so that the
+same files give the same data on another machine.
+"""
+
+from __future__ import annotations
+
+import glob
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from assets.build import BuildError
+from assets.sources.bulk_config import BulkSource
+from assets.sources.decompression import InputError, unpacked
+from assets.sources.http_stream import Http, HttpStream
+
+S3_BLOCK_BYTES = 8 << 20
+_MAGIC = set("*?[")
+
+
+@dataclass(frozen=True, order=True)
+class Input:
+    """One file: the name it has in the data, and where it is."""
+
+    name: str
+    place: str
+
+
+class Inputs:
+    """Lists and opens the inputs of one source."""
+
+    def __init__(self, source: BulkSource, name: str, scratch: Path) -> None:
+        self._source, self._name, self._scratch = source, name, scratch
+
+    def list(self, patterns: Sequence[str]) -> list[Input]:
+        """Inputs of all patterns, in order of their names. Raises BuildError for a pattern that names nothing."""
+        found: dict[str, Input] = {}
+        for pattern in patterns:
+            inputs = self._expand(pattern)
+            if not inputs:
+                raise BuildError(
+                    f"source {self._name!r}: {pattern!r} names no file. Check the path in sources.toml: a source that "
+                    "gives nothing is never published as an empty one"
+                )
+            for item in inputs:
+                other = found.setdefault(item.name, item)
+                if other != item:
+                    raise BuildError(
+                        f"source {self._name!r}: {other.place} and {item.place} would both be named {item.name!r};"
+                        " make two sources of them, or name a folder above both"
+                    )
+        return sorted(found.values())
+
+    def _expand(self, pattern: str) -> list[Input]:
+        if pattern.startswith(("http://", "https://")):
+            return [Input(pattern, pattern)]
+        if pattern.startswith("s3://"):
+            return self._expand_s3(pattern)
+        root = Path(pattern).expanduser()
+        if root.is_dir():
+            return [
+                Input(path.relative_to(root).as_posix(), str(path))
+                for path in root.rglob("*")
+                if path.is_file() and path.resolve().is_relative_to(root.resolve())
+            ]
+        if root.is_file():
+            return [Input(root.name, str(root))]
+        base = Path(*_before_magic(root.parts))
+        return [
+            Input(path.relative_to(base).as_posix(), str(path))
+            for path in map(Path, glob.glob(str(root), recursive=True))
+            if path.is_file()
+        ]
+
+    def _expand_s3(self, pattern: str) -> list[Input]:
+        key = pattern.removeprefix("s3://")
+        try:
+            if _MAGIC & set(key):
+                keys = self.s3.glob(key)
+            elif self.s3.isfile(key):
+                keys = [key]
+            else:
+                keys = self.s3.find(key)
+        except Exception as error:  # botocore's many: no credentials, no such bucket, no connection
+            raise BuildError(f"source {self._name!r}: {pattern} cannot be listed: {error}") from None
+        return [Input(f"s3://{found}", f"s3://{found}") for found in keys]
+
+    @cached_property
+    def s3(self) -> Any:
+        """s3fs for this source. Keys come from the environment, as botocore reads them."""
+        return open_s3(self._source.s3_endpoint, self._source.s3_anonymous, self._source.retries)
+
+    @cached_property
+    def http(self) -> Http:
+        """HTTP for this source."""
+        return Http(self._source)
+
+    def open(self, item: Input) -> BinaryIO:
+        """The bytes of an input as a stream, as they lie there. Raises InputError."""
+        import io
+
+        try:
+            if item.place.startswith(("http://", "https://")):
+                return io.BufferedReader(HttpStream(self.http, item.place), 1 << 20)
+            if item.place.startswith("s3://"):
+                return self.s3.open(item.place, "rb", block_size=S3_BLOCK_BYTES, cache_type="readahead")
+            return open(item.place, "rb")
+        except (OSError, ValueError) as error:
+            raise InputError("input_unreadable", f"{item.name}: {error}") from None
+
+    def unpacked(self, item: Input) -> BinaryIO:
+        """The bytes of an input without their compression."""
+        return unpacked(self.open(item))
+
+    def seekable(self, item: Input) -> BinaryIO:
+        """An input that can be read in any order; one that comes over HTTP is first copied to the scratch folder."""
+        if not item.place.startswith(("http://", "https://")):
+            return self.open(item)
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        copy = self._scratch / "input.copy"
+        with self.open(item) as stream, copy.open("wb") as out:
+            shutil.copyfileobj(stream, out, 1 << 20)
+        return copy.open("rb")
+
+    def range(self, place: str, offset: int, length: int) -> bytes:
+        """Exactly these bytes of a file anywhere. Raises InputError."""
+        if place.startswith(("http://", "https://")):
+            return self.http.range(place, offset, length)
+        try:
+            if place.startswith("s3://"):
+                content = self.s3.cat_file(place, start=offset, end=offset + length)
+            else:
+                with open(place, "rb") as file:
+                    file.seek(offset)
+                    content = file.read(length)
+        except (OSError, ValueError) as error:
+            raise InputError("input_unreadable", f"{place}: {error}") from None
+        if len(content) != length:
+            raise InputError("input_truncated", f"{place}: {len(content)} of {length} bytes at {offset}")
+        return content
+
+
+def open_s3(endpoint: str = "", anonymous: bool = False, retries: int = 5) -> Any:
+    """s3fs on AWS or on another server."""
+    import s3fs
+
+    return s3fs.S3FileSystem(
+        anon=anonymous,
+        endpoint_url=endpoint or None,
+        skip_instance_cache=True,
+        use_listings_cache=False,
+        config_kwargs={
+            "retries": {"max_attempts": retries + 1, "mode": "standard"},
+            # Servers other than AWS refuse or ignore the checksums that botocore adds by default.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        },
+    )
+
+
+def _before_magic(parts: tuple[str, ...]) -> list[str]:
+    kept: list[str] = []
+    for part in parts[:-1]:
+        if _MAGIC & set(part):
+            break
+        kept.append(part)
+    return kept or ["."]

@@ -1,0 +1,213 @@
+"""The one way in for everything that is read in bulk: a stream of records becomes WARC files and captures.parquet.
+
+Memory holds one record and one run of rows; runs are sorted, spilled and merged, because captures.parquet is
+sorted by URL and a source may have a hundred million.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from assets.build import BuildError, Progress
+from assets.schemas import CAPTURES, document_id
+from assets.sources.bulk_config import BulkSource
+from assets.sources.warc import WarcFolder
+
+RUN_ROWS = 50_000  # rows in memory, about 60 MB, before a run is spilled
+WRITE_ROWS = 4096
+PROGRESS_EVERY_S = 0.5
+MAX_URL_CHARACTERS = 2000
+_RANK = "rank"
+_RUN = CAPTURES.append(pa.field(_RANK, pa.int64()))
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing that a source holds: a payload, or the reason why there is none."""
+
+    url: str
+    payload: bytes | None = None
+    content_type: str | None = None
+    requested_url: str | None = None  # where exactly this version is found; the url if not given
+    fetched_at: datetime | None = None  # when the publisher or crawler had it; None: now
+    status: int | None = None  # of HTTP; with it, `headers` are kept as a response record
+    headers: tuple[tuple[str, str], ...] = ()
+    licence: str | None = None  # None: the source's
+    language: str | None = None
+    title: str | None = None
+    metadata: str | None = None
+    opt_out: str | None = None
+    drop_reason: str | None = None
+    detail: str | None = None
+
+
+class RecordSink:
+    """Takes records, decides on limits, stores payloads, writes the sorted table."""
+
+    def __init__(self, source: BulkSource, crawl: str, output: Path, scratch: Path, progress: Progress) -> None:
+        self._source, self._crawl, self._output = source, crawl, output
+        self._name = crawl.partition("@")[0]
+        self._runs_folder = scratch / "runs"
+        self._progress = progress
+        self._rows: list[dict[str, Any]] = []
+        self._runs: list[Path] = []
+        self._told = 0.0
+        self.taken = self.stored_bytes = self.sequence = 0
+        self.limit: str | None = None
+        self.not_taken: Counter[str] = Counter()
+        """What was met but is no record of this source: other namespaces, record types, later copies of a URL."""
+        info = {"software": "Headwater", "format": "WARC File Format 1.1", "isPartOf": crawl}
+        self._warc = WarcFolder(output, info)
+
+    def __enter__(self) -> RecordSink:
+        self._warc.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._warc.__exit__(*error)
+
+    def add(self, record: Record) -> bool:
+        """Take one record; False when a limit of the source is reached and reading should end."""
+        row: dict[str, Any] = dict.fromkeys(CAPTURES.names)
+        at = record.fetched_at or datetime.now(UTC)
+        url = storable(record.url)
+        row |= {"url": url, "requested_url": storable(record.requested_url or record.url)}
+        row |= {"source": self._name, "crawl": self._crawl, "domain": self._source.domain}
+        row |= {"licence": storable(record.licence or self._source.licence), "fetched_at": at}
+        row |= {"status": record.status, "content_type": record.content_type, "opt_out": record.opt_out}
+        row |= {"language": record.language, "title": record.title, "metadata": record.metadata}
+        row |= {"etag": _header(record, "etag"), "last_modified": _header(record, "last-modified")}
+        row["drop_reason"], row["detail"] = self._reason(record)
+        if row["drop_reason"] is None:
+            row |= self._store(url, record, at)
+        for name in ("content_type", "language", "title", "metadata", "detail", "etag", "last_modified"):
+            row[name] = storable(row[name]) if row[name] is not None else None
+        # Of two records of one URL the kept one counts, then the later by its publisher's time, then the first read.
+        known = record.fetched_at is not None
+        row[_RANK] = -int(at.timestamp() * 1000) if known else 0
+        self._rows.append(row)
+        if len(self._rows) >= RUN_ROWS:
+            self._spill()
+        self._tell(url)
+        return self.limit is None
+
+    def _reason(self, record: Record) -> tuple[str | None, str | None]:
+        if record.drop_reason is not None:
+            return record.drop_reason, record.detail
+        size = len(record.payload or b"")
+        if not size:
+            return "empty_body", record.detail
+        if size > self._source.max_bytes_per_record:
+            return "too_large", f"{size} bytes > max_bytes_per_record {self._source.max_bytes_per_record}"
+        if self.taken >= self._source.max_records:
+            self.limit = "page_limit"
+        elif self.stored_bytes + size > self._source.max_total_bytes:
+            self.limit = "byte_limit"
+        return self.limit, record.detail
+
+    def _store(self, url: str, record: Record, at: datetime) -> dict[str, Any]:
+        payload = record.payload or b""
+        if record.status is not None:
+            place = self._warc.write_response(url, record.status, record.headers, payload, at)
+        else:
+            place = self._warc.write_resource(url, record.content_type or "application/octet-stream", payload, at)
+        self.taken += 1
+        self.stored_bytes += len(payload)
+        sha256 = hashlib.sha256(payload).hexdigest()
+        return {
+            "content_length": len(payload),
+            "content_sha256": sha256,
+            "doc_id": document_id(self._name, url, sha256),
+            "warc_file": place.file,
+            "warc_offset": place.offset,
+            "warc_length": place.length,
+        }
+
+    def _tell(self, url: str) -> None:
+        self.sequence += 1
+        now = time.monotonic()
+        if now - self._told >= PROGRESS_EVERY_S:
+            self._told = now
+            self._progress.update(self.sequence, None, url)
+
+    def _spill(self) -> None:
+        self._runs_folder.mkdir(parents=True, exist_ok=True)
+        path = self._runs_folder / f"run-{len(self._runs):05d}.parquet"
+        ordered = sorted(self._rows, key=_order)
+        pq.write_table(pa.Table.from_pylist(ordered, schema=_RUN), path, compression="zstd")
+        self._runs.append(path)
+        self._rows = []
+
+    def finish(self) -> dict[str, Any]:
+        """Write captures.parquet; the numbers of this execution for the report. Raises BuildError for an empty source."""
+        if self.sequence == 0:
+            raise BuildError(
+                f"source {self._name!r}: nothing was read at all (not taken: {dict(self.not_taken) or 'nothing met'});"
+                " an empty crawl is never published: check paths, columns, namespaces or filters in sources.toml"
+            )
+        runs: list[Iterator[dict[str, Any]]] = [_run_rows(path) for path in self._runs]
+        runs.append(iter(sorted(self._rows, key=_order)))
+        merged = heapq.merge(*runs, key=_order)
+        with pq.ParquetWriter(self._output / "captures.parquet", CAPTURES, compression="zstd") as writer:
+            for rows in _batched(self._first_of_each_url(merged), WRITE_ROWS):
+                writer.write_table(pa.Table.from_pylist(rows, schema=CAPTURES))
+        return {
+            "requests": self.sequence,
+            "retries": 0,
+            "limit": self.limit,
+            "rsl_licences": 0,
+            "not_taken": dict(sorted(self.not_taken.items())),
+        }
+
+    def _first_of_each_url(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for _, group in itertools.groupby(rows, key=lambda row: row["url"]):
+            for number, row in enumerate(group):
+                if number == 0:
+                    yield {name: row[name] for name in CAPTURES.names}
+                else:
+                    self.not_taken["duplicate_url"] += 1
+
+
+def _order(row: dict[str, Any]) -> tuple[str, bool, int]:
+    return row["url"], row["drop_reason"] is not None, row[_RANK]
+
+
+def _run_rows(path: Path) -> Iterator[dict[str, Any]]:
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
+        yield from batch.to_pylist()
+
+
+def _batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    while chunk := list(itertools.islice(rows, size)):
+        yield chunk
+
+
+def _header(record: Record, name: str) -> str | None:
+    return next((value for key, value in record.headers if key.lower() == name), None)
+
+
+def storable(text: str) -> str:
+    """Text that UTF-8 can hold: lone surrogates are written out."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def bulk_url(kind: str, source: str, *parts: str) -> str:
+    """`dataset:SOURCE/part/part`, percent-encoded; a name too long for a URL is told by its hash."""
+    from urllib.parse import quote
+
+    path = "/".join(quote(part, safe="/!~:@") for part in map(storable, parts))
+    if len(path) > MAX_URL_CHARACTERS:
+        path = "sha256:" + hashlib.sha256(path.encode()).hexdigest()
+    return f"{kind}:{source}/{path}"
