@@ -81,7 +81,7 @@ def member_record(member: Member, place: str, name: str, source: BulkSource, typ
 
 def _record(found: Any, where: str, source: BulkSource, types: frozenset[str], block: bytes | None) -> Record | str:
     """One of fastwarc's records; `block` is its raw block, None where only its beginning was kept."""
-    kind = found.record_type.name or "unknown"
+    kind = str(found.headers.get("WARC-Type") or "unknown").strip().lower()
     if kind == "revisit" and "response" in types:
         kind = "response"  # of a page that another file holds; recorded, so that it does not count as missing
         revisit = True
@@ -105,13 +105,9 @@ def _record(found: Any, where: str, source: BulkSource, types: frozenset[str], b
     known["language"] = headers.get("WARC-Identified-Content-Language")
     if revisit:
         return Record(url, drop_reason="revisit_without_payload", detail="refers to a record of another file", **known)
-    if found.content_length > source.max_bytes_per_record + HEADER_BYTES:
-        return Record(url, drop_reason="too_large", detail=f"{found.content_length} bytes", **known)
-    if (
-        (declared := headers.get("WARC-Block-Digest"))
-        and block is not None
-        and digest_matches(block, declared) is False
-    ):
+    if block is None:
+        return Record(url, drop_reason="too_large", detail=f"{headers.get('Content-Length')} bytes", **known)
+    if (declared := headers.get("WARC-Block-Digest")) and digest_matches(block, declared) is False:
         return Record(url, drop_reason="digest_mismatch", detail=f"the block is not {declared}", **known)
     if cut := headers.get("WARC-Truncated"):
         return Record(url, drop_reason="truncated_payload", detail=f"the crawler cut it: {cut}", **known)

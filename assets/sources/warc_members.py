@@ -74,7 +74,7 @@ def _member(
     chunk = data
     try:
         while True:
-            while chunk:
+            while chunk and not decoder.eof:
                 out = decoder.decompress(chunk, 1 << 20)
                 chunk = decoder.unconsumed_tail
                 length += len(out)
