@@ -9,7 +9,7 @@ returns counts, statistics, samples and plots. It knows neither Dagster nor the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -221,6 +221,11 @@ class UpdatedTables:
         if self.extends:
             self.extends.kept.update(update.kept)
             self.extends.updates[table] = update.number
+
+    def keep(self, files: Iterable[str]) -> None:
+        """Keep further files of the earlier version as they are."""
+        if self.extends:
+            self.extends.kept.update(files)
 
     def segment(self) -> Segment:
         """The output as it will be published, kept files included."""

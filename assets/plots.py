@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 SIZE_INCHES = (7.0, 3.5)
 
@@ -25,7 +28,9 @@ def grouped_bars(y_label: str, series: Mapping[str, Mapping[str, float]]) -> byt
     return _png(figure)
 
 
-def histogram(x_label: str, series: Mapping[str, Sequence[float]], logarithmic: bool = False) -> bytes:
+def histogram(
+    x_label: str, series: Mapping[str, Sequence[float] | npt.NDArray[Any]], logarithmic: bool = False
+) -> bytes:
     """Overlaid outlines of counts per bin, one per name; bins are even in the logarithm when asked."""
     import numpy as np
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,19 @@ def write_table(folder: Path, name: str, rows: pa.Table | list[dict[str, Any]], 
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd", row_group_size=65536)
     return path
+
+
+def row_groups_holding(file: pq.ParquetFile, column: str, wanted: Sequence[str]) -> list[int]:
+    """Row groups whose range of a sorted string column holds one of the wanted values (sorted): the others need no reading."""
+    metadata = file.metadata
+    at = next(i for i in range(metadata.num_columns) if metadata.schema.column(i).path == column)
+    found = []
+    for group in range(metadata.num_row_groups):
+        statistics = metadata.row_group(group).column(at).statistics
+        if statistics is None or not statistics.has_min_max:
+            found.append(group)
+            continue
+        first = bisect_left(wanted, statistics.min)
+        if first < len(wanted) and wanted[first] <= statistics.max:
+            found.append(group)
+    return found

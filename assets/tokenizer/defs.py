@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from assets import plots, schemas
-from assets.build import Build, Sample, StageReport
+from assets.build import Build, Sample, StageReport, UpdatedTables
+from assets.delta_table import Changes
 from assets.tables import write_table
 from assets.tokenizer import report as measuring
 from assets.tokenizer import sample, shards, training
 from assets.tokenizer.encoding import encoder_threads, load_tokenizer, token_dtype
+from assets.tokenizer.shards_update import move_tokens, plan_shards
 from assets.tokenizer.texts import group_by_crawl, read_texts
 
 RECIPES: dict[str, type[BaseModel]] = {
@@ -106,28 +112,52 @@ def tokenizer_report(build: Build) -> StageReport:
 
 
 def token_shards(build: Build) -> StageReport:
-    """Each corpus document's tokens; only what is new against the accepted version is encoded."""
+    """Each corpus document's tokens; an update encodes only what came, and keeps the shards that stand."""
     recipe = build.recipe("token_shards", shards.TokenShardsRecipe)
-    corpus = build.one("corpus").table("documents", ["doc_id", "crawl", "language"]).sort_by("doc_id")
-    wanted = shards.Wanted(*(corpus.column(name).to_pylist() for name in ("doc_id", "crawl", "language")))
     tokenizer_path = build.one("tokenizer").path("tokenizer.json")
-    segments = build.all("extracted_documents")
-    result = shards.build_shards(
-        wanted, segments, tokenizer_path, build.previous, build.output, recipe, build.workers, build.progress
-    )
-    index = shards.index_table(result)
-    write_table(build.output, "index", index, schemas.TOKEN_INDEX)
     bpe = load_tokenizer(tokenizer_path)
     dtype = token_dtype(bpe.get_vocab_size())
-    decoded = shards.decode_some(build.output, result, wanted, bpe, SHOWN_DOCUMENTS, SHOWN_CHARACTERS)
-    lengths = shards.lengths_by_channel(wanted, result)
-    totals = {channel: sum(values) for channel, values in lengths.items()}
+    encoding = shards.encoding_of(bpe, tokenizer_path)
+    plan = plan_shards(build, encoding, recipe.max_tokens_per_shard, recipe.max_dead_share)
+    writer = shards.ShardWriter(build.output, dtype, recipe.max_tokens_per_shard, plan.first_number)
+    moved = move_tokens(plan, writer, dtype)
+    wanted = group_by_crawl(*(plan.come[name].to_pylist() for name in ("doc_id", "crawl")))
+    texts = read_texts(build.all("extracted_documents"), wanted)
+    come = shards.encode_into(writer, texts, tokenizer_path, recipe, build.workers, build.progress, len(plan.come))
+    writer.close()
+    shards.write_json(build.output / shards.ENCODING_FILE, encoding)
+    all_shards = plan.kept | writer.shards
+    shards.write_shards_file(build.output, all_shards)
+
+    written = UpdatedTables(build.output, plan.base)
+    changes = Changes(pa.concat_tables([plan.gone, plan.moved]), pa.concat_tables([come, moved]))
+    written.write("index", changes, schemas.TOKEN_INDEX)
+    written.keep(plan.kept)
+    output = written.segment()
+    index = output.table("index", ["doc_id", "tokens"])
+    corpus = build.one("corpus").table("documents", ["doc_id", "language"])
+    lengths = _lengths_by_channel(index, corpus)
+    totals = {channel: int(values.sum()) for channel, values in lengths.items()}
+    languages = dict(zip(*(corpus.slice(0, 4096)[name].to_pylist() for name in corpus.column_names), strict=True))
+    decoded = shards.decode_some(output, languages, bpe, SHOWN_DOCUMENTS, SHOWN_CHARACTERS)
+    stats = shards.summary(output, all_shards, index, dtype)
     return StageReport(
-        documents_in=len(wanted.doc_ids),
-        documents_kept=len(result.entries),
+        documents_in=len(corpus),
+        documents_kept=len(index),
         tokens_out=sum(totals.values()),
-        stats=shards.summary(build.output, result, dtype) | {"channel_tokens": totals},
+        stats=stats
+        | {"channel_tokens": totals, "documents_encoded": len(come), "documents_moved": len(moved)}
+        | {"shards_kept": len(plan.kept)},
         samples=[Sample("Decoded from the shards", ("doc_id", "channel", "tokens", "begins", "ends"), decoded)],
         plots={"Document length": plots.histogram("tokens per document", lengths, logarithmic=True)},
-        volatile_files=(shards.SHARD_FILES, shards.TEXT_VERSIONS_FILE),
+        volatile_files=(shards.SHARD_FILES, shards.SHARDS_FILE),
+        extends=written.extends,
     )
+
+
+def _lengths_by_channel(index: pa.Table, corpus: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
+    """Channel -> tokens of each of its documents."""
+    channel = corpus["language"].take(pc.index_in(index["doc_id"], value_set=corpus["doc_id"].combine_chunks()))
+    tokens = index["tokens"].to_numpy()
+    names = np.array(channel.to_pylist(), dtype=object)
+    return {name: tokens[names == name] for name in sorted(set(names))}

@@ -16,15 +16,17 @@ from assets.build import BuildError, Progress, Segment, SilentProgress
 from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines
 from assets.schemas import TOKEN_INDEX
 from assets.tables import schema, write_table
-from assets.tokenizer.encoding import load_tokenizer
+from assets.tokenizer.encoding import load_tokenizer, token_dtype
 from assets.tokenizer.shards import (
     ENCODING_FILE,
     SHARD_FILES,
+    ShardWriter,
     TokenShardsRecipe,
-    Wanted,
-    build_shards,
-    index_table,
+    encode_into,
+    encoding_of,
+    write_json,
 )
+from assets.tokenizer.texts import group_by_crawl, read_texts
 
 TEXTS = schema({"doc_id": pa.string(), "text": pa.string()})
 _ROWS = 1024
@@ -56,10 +58,15 @@ def tokenize_files(
     shutil.rmtree(scratch, ignore_errors=True)
     (scratch / "output").mkdir(parents=True)
     try:
-        segments, doc_ids, crawls = _segments(files, source, scratch, progress)
-        wanted = Wanted(doc_ids, crawls, ["all"] * len(doc_ids))
-        result = build_shards(wanted, segments, tokenizer, None, scratch / "output", recipe, workers, progress)
-        write_table(scratch / "output", "index", index_table(result), TOKEN_INDEX)
+        segments, doc_ids, crawls, characters = _segments(files, source, scratch, progress)
+        bpe = load_tokenizer(tokenizer)
+        write_json(scratch / "output" / ENCODING_FILE, encoding_of(bpe, tokenizer))
+        dtype = token_dtype(bpe.get_vocab_size())
+        writer = ShardWriter(scratch / "output", dtype, recipe.max_tokens_per_shard)
+        texts = read_texts(segments, group_by_crawl(doc_ids, crawls))
+        index = encode_into(writer, texts, tokenizer, recipe, workers, progress, len(doc_ids))
+        writer.close()
+        write_table(scratch / "output", "index", index.sort_by("doc_id"), TOKEN_INDEX)
         shards = sorted(path.name for path in (scratch / "output").glob(SHARD_FILES))
         for old in output.glob(SHARD_FILES):
             old.unlink()
@@ -67,8 +74,7 @@ def tokenize_files(
             (scratch / "output" / name).replace(output / name)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    tokens = sum(entry.tokens for entry in result.entries.values())
-    return Summary(len(doc_ids), result.encoded_characters, tokens, len(shards))
+    return Summary(len(doc_ids), characters, sum(index["tokens"].to_pylist()), len(shards))
 
 
 def _refuse_unreadable(tokenizer: Path) -> None:
@@ -82,9 +88,10 @@ def _refuse_unreadable(tokenizer: Path) -> None:
 
 def _segments(
     files: list[Path], source: Path, scratch: Path, progress: Progress
-) -> tuple[list[Segment], list[str], list[str]]:
-    """Each file as a segment, and (id, file) of every document."""
+) -> tuple[list[Segment], list[str], list[str], int]:
+    """Each file as a segment, (id, file) of every document, and characters of all."""
     ids, doc_ids, crawls, segments = Ids(), [], [], []
+    characters = 0
     root = source if source.is_dir() else source.parent
     for number, path in enumerate(files):
         name = path.relative_to(root).as_posix()
@@ -92,10 +99,12 @@ def _segments(
         for line in read_lines(path):
             doc_ids.append(ids.new(line.row.get("id"), line.place))
             crawls.append(name)
-            groups.add({"doc_id": doc_ids[-1], "text": line.text("text")})
+            text = line.text("text")
+            characters += len(text)
+            groups.add({"doc_id": doc_ids[-1], "text": text})
         groups.close()
         segments.append(Segment("extracted_documents", name, "", {"documents.parquet": groups.path}))
         progress.update(0, None, f"{len(doc_ids):,} documents read")
     if not doc_ids:
         raise BuildError(f"{source}: holds no document")
-    return segments, doc_ids, crawls
+    return segments, doc_ids, crawls, characters

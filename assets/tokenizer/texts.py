@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from assets.build import BuildError, Segment
+from assets.tables import row_groups_holding
 
 ROWS_PER_READ = 256
 """Documents decoded at a time: a long page is about 100 KB, so this stays within tens of megabytes."""
@@ -32,11 +37,16 @@ def read_texts(segments: Sequence[Segment], wanted: Mapping[str, set[str]]) -> I
                 "materialise that partition, or the corpus again"
             )
         found = 0
-        for batch in by_crawl[crawl].batches("documents", ["doc_id", "text"], rows=ROWS_PER_READ):
-            for doc_id, text in zip(batch.column("doc_id").to_pylist(), batch.column("text"), strict=True):
-                if doc_id in doc_ids:
+        ordered = sorted(doc_ids)
+        wanted_ids = pa.array(ordered, type=pa.string())
+        for part in by_crawl[crawl].parts("documents"):
+            file = pq.ParquetFile(part)
+            groups = row_groups_holding(file, "doc_id", ordered)
+            for batch in file.iter_batches(ROWS_PER_READ, groups, ["doc_id", "text"]) if groups else ():
+                rows = batch.filter(pc.is_in(batch.column("doc_id"), value_set=wanted_ids))
+                for doc_id, text in zip(*(column.to_pylist() for column in rows.columns), strict=True):
                     found += 1
-                    yield crawl, doc_id, text.as_py() or ""
+                    yield crawl, doc_id, text or ""
         if found != len(doc_ids):
             raise BuildError(
                 f"extracted_documents/{crawl} holds {found} of the {len(doc_ids)} documents that the corpus names there; "

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from assets import schemas
-from assets.build import Segment
+from assets.build import Segment, StageReport, UpdatedTables
+from assets.delta_table import Changes
 from assets.tables import write_table
-from tests.builds import segment_of
+from tests.builds import make_build, published, segment_of
 
 SENTENCES: dict[str, tuple[str, ...]] = {
     "zh": (
@@ -92,8 +95,10 @@ def corpus_of(folder: Path, docs: Sequence[Doc]) -> Segment:
         }
         for doc in sorted(docs, key=lambda doc: doc.doc_id)
     ]
-    write_table(folder, "documents", rows, schemas.CORPUS)
-    return segment_of(folder, "corpus")
+    build = make_build(folder, "corpus")
+    table = pa.Table.from_pylist(rows, schema=schemas.CORPUS)
+    UpdatedTables(build.output, None).write("documents", Changes.all_new(table), schemas.CORPUS)
+    return published(build, StageReport())
 
 
 def extracted_of(folder: Path, docs: Sequence[Doc], version: str = "v1") -> list[Segment]:

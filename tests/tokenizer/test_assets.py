@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from assets import schemas
-from assets.build import BuildError, Segment, StageReport
+from assets.build import BuildError, Segment, StageReport, UpdatedTables
+from assets.delta_table import difference
 from assets.schemas import TOKEN_INDEX, TOKENIZER_REPORT
 from assets.tables import write_table
 from assets.tokenizer import defs
 from assets.tokenizer.encoding import END_OF_TEXT, load_tokenizer
-from orchestration.digest import data_version
 from quality.outcome import Evidence
 from quality.tokenizer_checks import CHECKS
-from tests.builds import make_build, segment_of
+from tests.builds import make_build, published, segment_of
 from tests.tokenizer.library import Doc, corpus_of, document, edited, extracted_of, library
 
 SMALL = {"tokenizer": {"vocab_size": 1024, "min_frequency": 2, "min_bytes_per_token": 0}}
@@ -32,10 +31,9 @@ def built(
     previous: Segment | None = None,
     workers: int = 1,
 ) -> tuple[Segment, StageReport]:
-    build = make_build(folder, asset, inputs, recipes, previous=previous, workers=workers)
+    build = make_build(folder, asset, inputs, recipes, previous=previous, workers=workers, extend=True)
     report = getattr(defs, asset)(build)
-    version, _ = data_version(build.output, report.volatile_files)
-    return segment_of(build.output, asset, None, version, report), report
+    return published(build, report), report
 
 
 class World:
@@ -63,9 +61,15 @@ def fitted(world: World) -> tuple[Segment, Segment]:
 
 
 def shards_of(
-    folder: Path, world: World, tokenizer: Segment, previous: Segment | None = None, workers: int = 1, size: int = 400
+    folder: Path,
+    world: World,
+    tokenizer: Segment,
+    previous: Segment | None = None,
+    workers: int = 1,
+    size: int = 400,
+    dead: float = 0.25,
 ) -> tuple[Segment, StageReport]:
-    recipe = {"token_shards": {"max_tokens_per_shard": size, "batch_characters": 900}}
+    recipe = {"token_shards": {"max_tokens_per_shard": size, "batch_characters": 900, "max_dead_share": dead}}
     return built(
         folder, "token_shards", [world.corpus, tokenizer, *world.extracted], recipe, previous=previous, workers=workers
     )
@@ -162,51 +166,82 @@ def test_workers_and_shard_size_do_not_change_the_data(
     one, _ = shards_of(tmp_path / "a", world, fitted[0], workers=1)
     two, _ = shards_of(tmp_path / "b", world, fitted[0], workers=2, size=10_000)
     assert one.version == two.version
-    assert pq.read_table(one.path("index.parquet")) != pq.read_table(two.path("index.parquet"))
+    assert one.table("index") != two.table("index")
+
+
+def updated_world(world: World, folder: Path, docs: list[Doc]) -> World:
+    """The world with other documents: its corpus says what changed, its extraction has the new crawls besides."""
+    later = World(folder, docs)
+    later.extracted = [*world.extracted, *(s for s in later.extracted if s.partition == LATER)]
+    build = make_build(folder / "update", "corpus")
+    tables = UpdatedTables(build.output, world.corpus)
+    tables.write(
+        "documents", difference(world.corpus.table("documents"), later.corpus.table("documents")), schemas.CORPUS
+    )
+    later.corpus = published(build, StageReport(extends=tables.extends))
+    return later
 
 
 def test_an_update_equals_a_build_from_scratch(world: World, fitted: tuple[Segment, Segment], tmp_path: Path) -> None:
     accepted, _ = shards_of(tmp_path / "old", world, fitted[0])
-    gone, changed, *rest = world.docs
+    _, changed, *rest = world.docs
     new = [edited(changed, "完全不同的内容。", LATER), document("en", 77, crawl=LATER)]
-    later = World(tmp_path / "later", [*rest, *new])
-    later.extracted = [*world.extracted, *(s for s in later.extracted if s.partition == LATER)]
+    later = updated_world(world, tmp_path / "later", [*rest, *new])
     updated, report = shards_of(tmp_path / "new", later, fitted[0], previous=accepted)
     scratch, _ = shards_of(tmp_path / "scratch", later, fitted[0])
     assert updated.version == scratch.version
     assert decoded(updated, fitted[0]) == decoded(scratch, fitted[0])
     assert report.stats["documents_encoded"] == 2
-    assert report.stats["documents_kept_in_place"] > len(rest) / 2
+    assert report.stats["shards_kept"] > 3
     assert report.stats["tokens_not_in_index"] == 0
+
+
+@pytest.mark.parametrize("dead", [0.0, 0.05, 1.0])
+def test_removed_documents_leave_the_shards_when_the_recipe_says_so(
+    world: World, fitted: tuple[Segment, Segment], tmp_path: Path, dead: float
+) -> None:
+    accepted, _ = shards_of(tmp_path / "old", world, fitted[0], dead=dead)
+    gone, *rest = world.docs
+    later = updated_world(world, tmp_path / "later", rest)
+    updated, report = shards_of(tmp_path / "new", later, fitted[0], previous=accepted, dead=dead)
     content = b"".join(updated.path(name).read_bytes() for name in updated.files if name.endswith(".bin"))
-    old = {row["doc_id"]: row for row in accepted.table("index").to_pylist()}
-    for doc in (gone, changed):
-        row = old[doc.doc_id]
-        tokens = np.fromfile(accepted.path(row["shard"]), "<u2")[row["offset"] : row["offset"] + row["tokens"]]
-        assert tokens.tobytes() not in content, f"{doc.url} left the corpus, its tokens must leave the shards"
+    row = next(row for row in accepted.table("index").to_pylist() if row["doc_id"] == gone.doc_id)
+    tokens = np.fromfile(accepted.path(row["shard"]), "<u2")[row["offset"] : row["offset"] + row["tokens"]]
+    assert gone.doc_id not in updated.table("index")["doc_id"].to_pylist()
+    assert report.stats["tokens_not_in_index"] == 0
+    assert report.stats["dead_tokens"] == (row["tokens"] if tokens.tobytes() in content else 0)
+    assert (tokens.tobytes() in content) == (dead == 1.0)
+    assert updated.version == shards_of(tmp_path / "scratch", later, fitted[0], dead=dead)[0].version
 
 
-def test_reextracted_text_is_compared_not_trusted(
+def test_many_small_updates_leave_few_shards(world: World, fitted: tuple[Segment, Segment], tmp_path: Path) -> None:
+    small = World(tmp_path / "small", world.docs[:3])
+    small.extracted = world.extracted
+    held, segment = small, shards_of(tmp_path / "first", small, fitted[0], size=10_000)[0]
+    for night, doc in enumerate(world.docs[3:20]):
+        held = updated_world(held, tmp_path / f"world{night}", [*held.docs, doc])
+        segment, report = shards_of(tmp_path / f"shards{night}", held, fitted[0], previous=segment, size=10_000)
+        assert report.stats["shards"] <= 5
+    assert decoded(segment, fitted[0]) == {doc.doc_id: doc.text + END_OF_TEXT for doc in held.docs}
+
+
+def test_another_extraction_or_tokenizer_reuses_nothing(
     world: World, fitted: tuple[Segment, Segment], tmp_path: Path
 ) -> None:
-    """A changed extraction gives the same doc_id another text: only what differs is encoded again."""
     accepted, _ = shards_of(tmp_path / "old", world, fitted[0])
     rows = world.extracted[0].table("documents").to_pylist()
     rows[0]["text"] += " footer removed"
     write_table(tmp_path / "again", "documents", rows, schemas.DOCUMENTS)
-    world_again = World(tmp_path / "later", world.docs)
-    world_again.extracted = [segment_of(tmp_path / "again", "extracted_documents", world.docs[0].crawl, "v2")]
-    updated, report = shards_of(tmp_path / "new", world_again, fitted[0], previous=accepted)
-    assert report.stats["documents_encoded"] == 1
+    again = World(tmp_path / "later", world.docs)
+    again.corpus = world.corpus
+    again.extracted = [segment_of(tmp_path / "again", "extracted_documents", world.docs[0].crawl, "v2")]
+    updated, report = shards_of(tmp_path / "new", again, fitted[0], previous=accepted)
+    assert report.stats["documents_encoded"] == len(world.docs)
     assert decoded(updated, fitted[0])[rows[0]["doc_id"]] == rows[0]["text"] + END_OF_TEXT
-
-
-def test_another_tokenizer_reuses_nothing(world: World, fitted: tuple[Segment, Segment], tmp_path: Path) -> None:
-    accepted, _ = shards_of(tmp_path / "old", world, fitted[0])
     other, _ = built(
         tmp_path / "bpe", "tokenizer", [fitted[1]], {"tokenizer": SMALL["tokenizer"] | {"vocab_size": 576}}
     )
-    updated, report = shards_of(tmp_path / "new", world, other, previous=accepted)
+    updated, report = shards_of(tmp_path / "newer", world, other, previous=accepted)
     assert report.stats["documents_encoded"] == len(world.docs)
     assert set(decoded(updated, other).values()) == {doc.text + END_OF_TEXT for doc in world.docs}
 
@@ -217,10 +252,9 @@ def test_a_damaged_accepted_shard_is_refused(world: World, fitted: tuple[Segment
     size = accepted.path(name).stat().st_size
     accepted.path(name).unlink()
     accepted.path(name).write_bytes(bytes(size))
-    fewer = World(tmp_path / "later", world.docs[1:])  # its neighbours in the shard must be copied
-    fewer.extracted = world.extracted
-    with pytest.raises(BuildError, match="does not hold the tokens"):
-        shards_of(tmp_path / "new", fewer, fitted[0], previous=accepted)
+    fewer = updated_world(world, tmp_path / "later", world.docs[1:])  # its neighbours in the shard must be moved
+    with pytest.raises(BuildError, match="does not hold the"):
+        shards_of(tmp_path / "new", fewer, fitted[0], previous=accepted, dead=0.0)
 
 
 @pytest.mark.parametrize(
