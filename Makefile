@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-executors campaign-kills constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-executors campaign-kills campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,12 @@ campaign-executors: $(INSTALLED) ## the same data on local processes, Ray and a 
 
 campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run
 	@$(BIN)/python -m tests.campaigns.kills
+
+campaign-store: $(INSTALLED) ## fail every system call of the Git store and every request of the lakeFS store once
+	@$(BIN)/python -m tests.campaigns.store_faults
+
+campaign-s3: $(INSTALLED) ## the store's contract tests with its bytes on a real S3 server (Ceph; needs root and its packages)
+	@$(BIN)/python -m tests.campaigns.s3
 
 constraints: $(INSTALLED) ## rewrite deploy/constraints.txt from the installed versions
 	@head -3 deploy/constraints.txt > $(VENV)/constraints.new

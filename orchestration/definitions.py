@@ -178,7 +178,7 @@ def build_jobs() -> dict[str, Any]:
 def published_pictures() -> dict[str, str]:
     """Plots of what is published, for the descriptions; "Reload definitions" in the UI brings newer ones."""
     workplace = open_workplace()
-    if not (workplace.home / "store.git").exists():
+    if "://" not in workplace.store_place and not Path(workplace.store_place).exists():
         return {}
     try:
         catalog = read_catalog(workplace.store)

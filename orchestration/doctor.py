@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from orchestration import doctor_machine as machine
 from orchestration.demo_site import DemoError, demo_port, refuse_busy_port
+from orchestration.doctor_store import store
 from orchestration.finding import Finding, well
 from orchestration.offline import DEFAULTS
 
@@ -50,6 +51,7 @@ def run_checks(
         "tools": lambda: machine.tools(home, for_demo=for_demo),
         "demo port": lambda: _demo_port(place),
         "configuration": lambda: _config(place),
+        "store": lambda: store(environ),
         "DAGSTER_HOME": lambda: _dagster_home(place),
         "clock": lambda: machine.clock((REPOSITORY / "pyproject.toml", config_dir, home)),
         "network calls of libraries": lambda: _network_calls(place),

@@ -234,7 +234,7 @@ def summary(workplace: Any, catalog: Catalog, steps: Sequence[Any], seconds: flo
                 out.print(f"  dropped by {row['asset']}: {reasons}")
         if scores:
             out.print(_score_table(scores))
-    out.print(f"\n{seconds:.0f} s. The data is in {workplace.home}/store.git (branch main).")
+    out.print(f"\n{seconds:.0f} s. The data is in {workplace.store_place} (branch main).")
     out.print("Next: `make ui` to click through it · `headwater status` · `headwater lineage URL` · `headwater audit`")
 
 

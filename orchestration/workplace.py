@@ -41,11 +41,16 @@ class Workplace:
         """config/, validated."""
         return load_config()
 
+    @property
+    def store_place(self) -> str:
+        """$HEADWATER_STORE (a folder or lakefs://REPOSITORY), or store.git in the home folder."""
+        return os.environ.get("HEADWATER_STORE") or str(self.home / "store.git")
+
     @cached_property
     def store(self) -> VersionedStore:
-        """$HEADWATER_STORE, or the embedded Git store in the home folder."""
+        """What is at `store_place`."""
         self.make(self.home)
-        return open_store(os.environ.get("HEADWATER_STORE") or str(self.home / "store.git"))
+        return open_store(self.store_place)
 
     @cached_property
     def dagster_home(self) -> Path:

@@ -1,8 +1,9 @@
-"""Every system call that writes the store fails once, or kills the process: the store must stay whole.
+"""Every system call that writes the Git store, and every request to a lakeFS store, fails once: both must stay whole.
 
-    python -m tests.campaigns.store_faults     about 180 runs, 2 minutes; writes docs/results/store_faults.json
+    python -m tests.campaigns.store_faults     about 180 runs, 2 minutes, and 400 runs, 5 minutes;
+                                               writes docs/results/store_faults.json
 
-A child makes a branch, a commit of two files (one by path), a merge and a tag; strace makes its n-th
+lakeFS: lakefs_faults.py. Git: a child makes a branch, a commit of two files (one by path), a merge and a tag; strace makes its n-th
 fsync, write, rename, mkdir, link, unlink or flock fail, for every n until the child gets through, so
 libgit2's own calls are met too. After each run: every ref reads as the old content or the new, verify and
 `git fsck --full --strict` find nothing, and the next commit works.
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from orchestration.store import git_refs
 from orchestration.store.contract import StoreUnavailableError
@@ -122,13 +124,10 @@ def _examine(folder: Path) -> str:
     return "" if _content(store, "main")["next"] == b"3" else "the next commit is not readable"
 
 
-def main() -> int:
-    """The whole sweep; exits 1 if any run left a problem."""
-    if not shutil.which("strace"):
-        print("this campaign needs strace: install it (apt-get install strace)")
-        return 1
+def sweep() -> tuple[list[Row], list[dict[str, Any]]]:
+    """Every fault at every system call of the Git store; rows, and a table by call and effect."""
     rows: list[Row] = []
-    table = []
+    table: list[dict[str, Any]] = []
     for call, effects in CALLS.items():
         for effect in effects:
             for nth in range(1, MOST_CALLS):
@@ -141,15 +140,30 @@ def main() -> int:
             counts = {name: sum(row.outcome == name for row in mine) for name in sorted({row.outcome for row in mine})}
             table.append({"call": call, "effect": effect, "faults": len(mine), "outcomes": counts})
             print(f"{call:<8} {effect:<8} {len(mine):4} faults  {counts}", flush=True)
-    problems = [row for row in rows if row.problem]
-    for row in problems:
-        print(f"PROBLEM {row}")
-    print(f"{len(rows)} faults, {len(problems)} problems (goal: 0)")
+    return rows, table
+
+
+def main() -> int:
+    """Both sweeps; exits 1 if any run left a problem."""
+    from tests.campaigns import lakefs_faults  # its servers cost a second, for which a child has no use
+
+    if not shutil.which("strace"):
+        print("this campaign needs strace: install it (apt-get install strace)")
+        return 1
+    summary: dict[str, Any] = {"goal": "0 problems"}
+    failed = False
+    for backend, run in (("git", sweep), ("lakefs", lakefs_faults.sweep)):
+        rows, table = run()
+        problems = [row for row in rows if row.problem]
+        for row in problems:
+            print(f"PROBLEM {row}")
+        print(f"{backend}: {len(rows)} faults, {len(problems)} problems (goal: 0)")
+        summary[backend] = {"faults": len(rows), "problems": [str(row) for row in problems], "rows": table}
+        failed |= bool(problems)
     target = ROOT / "docs" / "results" / "store_faults.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    summary = {"goal": "0 problems", "faults": len(rows), "problems": [str(row) for row in problems], "rows": table}
     target.write_text(json.dumps(summary, indent=1) + "\n")
-    return 1 if problems else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

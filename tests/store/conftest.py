@@ -15,6 +15,8 @@ import pytest
 
 from orchestration.store.contract import VersionedStore
 from orchestration.store.git_store import GitStore
+from orchestration.store.lakefs_settings import ENDPOINT
+from orchestration.store.lakefs_store import LakefsStore
 from tests.store import servers
 
 
@@ -40,7 +42,18 @@ def lakefs_backend(folder: Path) -> Backend:
     return Backend("lakefs", lambda: servers.lakefs_store(folder), lambda sha256: servers.bucket_object(folder, sha256))
 
 
+def real_lakefs_backend(folder: Path) -> Backend:
+    """A repository on the real lakeFS server that the environment names (docs/store.md)."""
+    return Backend(
+        "real-lakefs",
+        lambda: LakefsStore(servers.real_settings(folder)),
+        lambda sha256: servers.real_bucket_object(folder, sha256),
+    )
+
+
 BACKENDS: dict[str, Callable[[Path], Backend]] = {"git": git_backend, "lakefs": lakefs_backend}
+if os.environ.get(ENDPOINT):
+    BACKENDS["real-lakefs"] = real_lakefs_backend
 
 
 @pytest.fixture(params=sorted(BACKENDS))

@@ -18,7 +18,6 @@ FAULTS = {
     "late answer": "carries the request out, then never answers",
     "cut": "sends half of the answer's body and closes the connection",
     "short": "declares and sends only half of the answer's body",
-    "twice": "carries the request out twice, and gives the second answer",
 }
 HANG_S = 1.0  # longer than the client's patience with a silent server
 _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"}
@@ -34,6 +33,7 @@ class FaultyProxy:
         self.requests = 0
         self.fault, self.nth, self.every = "", 0, 0
         self.met: list[str] = []
+        self.seen: list[str] = []
         handler = type("ProxyHandler", (_Handler,), {"proxy": self})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
@@ -47,12 +47,13 @@ class FaultyProxy:
         """The nth request from now on fails, and with `every` each one that many requests later too."""
         with self.lock:
             self.requests, self.fault, self.nth, self.every = 0, fault, nth, every
-            self.met = []
+            self.met, self.seen = [], []
 
     def fault_of(self, what: str) -> str:
         """Count a request; the fault it meets, or nothing."""
         with self.lock:
             self.requests += 1
+            self.seen.append(what)
             beyond = self.requests - self.nth
             if self.fault and (beyond == 0 or (self.every and beyond > 0 and beyond % self.every == 0)):
                 self.met.append(what)
@@ -83,8 +84,6 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "no answer":
             return self._hang_up(HANG_S)
         status, headers, content = self._forward(body)
-        if fault == "twice":
-            status, headers, content = self._forward(body)
         if fault == "503 done":
             return self._send(503, [], b"{}")
         if fault in ("lost answer", "late answer"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import sys
 import threading
@@ -27,6 +28,7 @@ from tests.store.lakefs_model import ApiError, Lakefs
 
 KEY_ID, SECRET = "test-key-id", "test-secret-access-key"
 BASE = "/api/v1"
+EXTERNAL_S3 = "HEADWATER_TEST_S3"
 CONFIGURATION = lakefs_client.Configuration()
 
 
@@ -134,15 +136,21 @@ def serve_lakefs() -> ThreadingHTTPServer:
     return server
 
 
-def main() -> None:
-    """Serve until standard input ends, so that no server outlives the test that started it."""
+def s3_url() -> str:
+    """The S3 server to use: moto, started here, unless the environment names another one."""
+    if url := os.environ.get(EXTERNAL_S3):
+        return url
     from moto.server import ThreadedMotoServer
 
     s3 = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     s3.start()
-    s3_host, s3_port = s3.get_host_and_port()
-    server = serve_lakefs()
-    urls = {"lakefs": f"http://127.0.0.1:{server.server_address[1]}", "s3": f"http://{s3_host}:{s3_port}"}
+    host, port = s3.get_host_and_port()
+    return f"http://{host}:{port}"
+
+
+def main() -> None:
+    """Serve until standard input ends, so that no server outlives the test that started it."""
+    urls = {"lakefs": f"http://127.0.0.1:{serve_lakefs().server_address[1]}", "s3": s3_url()}
     print(json.dumps(urls), flush=True)
     sys.stdin.read()
 

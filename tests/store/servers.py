@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import hashlib
 import json
@@ -15,7 +16,7 @@ from typing import Any
 import boto3
 import botocore.config
 
-from orchestration.store.lakefs_settings import ENDPOINT, KEY_ID, NAMESPACE, SECRET, LakefsSettings, Patience
+from orchestration.store.lakefs_settings import CACHE, ENDPOINT, KEY_ID, NAMESPACE, SECRET, LakefsSettings, Patience
 from orchestration.store.lakefs_store import LakefsStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,7 +40,8 @@ def server_urls() -> dict[str, str]:
         urls = json.loads(process.stdout.readline())
         os.environ[URLS] = json.dumps(urls)
         os.environ.update(aws_environment(urls["s3"]))
-        s3_client().create_bucket(Bucket=BUCKET)
+        with contextlib.suppress(s3_client().exceptions.BucketAlreadyOwnedByYou):
+            s3_client().create_bucket(Bucket=BUCKET)
     return json.loads(os.environ[URLS])
 
 
@@ -98,18 +100,18 @@ def s3_client() -> Any:
 class BucketObject:
     """An object of the bucket, with the methods of a Path that tests use to damage one."""
 
-    def __init__(self, key: str) -> None:
-        self.key = key
+    def __init__(self, bucket: str, key: str) -> None:
+        self.bucket, self.key = bucket, key
 
     def exists(self) -> bool:
-        found = s3_client().list_objects_v2(Bucket=BUCKET, Prefix=self.key)
+        found = s3_client().list_objects_v2(Bucket=self.bucket, Prefix=self.key)
         return any(item["Key"] == self.key for item in found.get("Contents", ()))
 
     def unlink(self) -> None:
-        s3_client().delete_object(Bucket=BUCKET, Key=self.key)
+        s3_client().delete_object(Bucket=self.bucket, Key=self.key)
 
     def write_bytes(self, content: bytes) -> None:
-        s3_client().put_object(Bucket=BUCKET, Key=self.key, Body=content)
+        s3_client().put_object(Bucket=self.bucket, Key=self.key, Body=content)
 
     def chmod(self, mode: int) -> None:
         """S3 has no modes."""
@@ -117,4 +119,22 @@ class BucketObject:
 
 def bucket_object(folder: Path, sha256: str) -> BucketObject:
     """Where the bytes of a SHA-256 lie."""
-    return BucketObject(f"{repository_of(folder)}-objects/sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}")
+    return _object_of(f"s3://{BUCKET}/{repository_of(folder)}", sha256)
+
+
+def _object_of(namespace: str, sha256: str) -> BucketObject:
+    bucket, _, prefix = namespace.removeprefix("s3://").partition("/")
+    return BucketObject(bucket, f"{prefix}-objects/sha256/{sha256[:2]}/{sha256[2:4]}/{sha256}")
+
+
+def real_settings(folder: Path) -> LakefsSettings:
+    """A repository of its own for each folder on the server that the environment names."""
+    name = repository_of(folder)
+    namespace = f"{os.environ[NAMESPACE].rstrip('/')}/{name}"
+    environ = {**os.environ, NAMESPACE: namespace, CACHE: str(folder / "object-cache")}
+    return LakefsSettings.from_environment(f"lakefs://{name}", environ)
+
+
+def real_bucket_object(folder: Path, sha256: str) -> BucketObject:
+    """Where the bytes of a SHA-256 lie in the bucket of that server."""
+    return _object_of(real_settings(folder).namespace or "", sha256)

@@ -151,7 +151,7 @@ EXAMPLES = {"git": 25, "lakefs": 4}
 def test_random_histories(backend_name: str) -> None:
     machine = type("Machine", (StoreAgainstModel,), {"backend_name": backend_name})
     machine.TestCase.settings = settings(
-        max_examples=EXAMPLES[backend_name],
+        max_examples=EXAMPLES.get(backend_name, 2),
         stateful_step_count=20,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],

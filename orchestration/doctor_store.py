@@ -1,0 +1,34 @@
+"""What `headwater doctor` finds out about a store that is not in the home folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from orchestration.finding import Finding, well
+from orchestration.store.contract import StoreError
+
+NAME = "store"
+REMEDY = "docs/store.md says which variables name the servers and their keys, and how to start both."
+
+
+def store(environ: Mapping[str, str]) -> list[Finding]:
+    """Whether the lakeFS server and the bucket of $HEADWATER_STORE answer, asked once and briefly."""
+    url = environ.get("HEADWATER_STORE", "")
+    if not url.startswith("lakefs://"):
+        return []
+    from orchestration.store.lakefs_settings import LakefsSettings, Patience
+
+    try:
+        settings = LakefsSettings.from_environment(url, environ)
+        settings = replace(settings, patience=Patience(attempts=1, connect_timeout_s=3.0, read_timeout_s=5.0))
+        from orchestration.store.lakefs_store import LakefsStore
+
+        opened = LakefsStore(settings)
+        version = opened.api.server_version()
+        takedowns = len(opened.objects.purged())
+        branches = len(opened.branches())
+    except StoreError as error:
+        return [Finding(NAME, False, "error", str(error), REMEDY)]
+    found = f"{url} at {settings.endpoint}: lakeFS {version}, {branches} branches, {takedowns} takedowns; its bucket answers"
+    return [well(NAME, found)]
