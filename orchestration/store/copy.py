@@ -20,6 +20,7 @@ from orchestration.store.contract import (
     MAIN,
     CommitInfo,
     CorruptObjectError,
+    ObjectInfo,
     PurgedObjectError,
     StoreError,
     VersionedStore,
@@ -152,7 +153,7 @@ def _copy_commit(
     metadata = {**commit.metadata, ORIGIN: commit.id}
     if len(commit.parents) > 1:
         return target.merge(made[commit.parents[1]], into=branch, message=commit.message, metadata=metadata)
-    put: dict[str, Path | bytes] = {}
+    put: dict[str, Path | bytes | ObjectInfo] = {}
     removed = []
     for change in source.diff(first, commit.id):
         content = _content(source, commit.id, change.path, report) if change.after else None

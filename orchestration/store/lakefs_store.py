@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -143,7 +144,7 @@ class LakefsStore:
     def commit(
         self,
         branch: str,
-        put: Mapping[str, Path | bytes],
+        put: Mapping[str, Path | bytes | ObjectInfo],
         remove: Iterable[str] = (),
         *,
         message: str,
@@ -169,8 +170,10 @@ class LakefsStore:
             raise InvalidPathError(
                 f"{clashes[0]} would be a file and the folder of {clashes[1]}; nothing was committed"
             )
-        digests = self.objects.put(put)
-        wanted = {path: ObjectInfo(path, each.sha256, each.size_bytes) for path, each in digests.items()}
+        known = {path: replace(info, path=path) for path, info in put.items() if isinstance(info, ObjectInfo)}
+        self.objects.keep(known.values())
+        digests = self.objects.put({path: new for path, new in put.items() if not isinstance(new, ObjectInfo)})
+        wanted = known | {path: ObjectInfo(path, each.sha256, each.size_bytes) for path, each in digests.items()}
         edits: Edits = dict.fromkeys(removed - wanted.keys())
         edits |= {path: info for path, info in wanted.items() if region.get(path) != info}
         if not edits:
@@ -212,8 +215,7 @@ class LakefsStore:
         if conflicts:
             shown = ", ".join(conflicts[:10]) + (f" and {len(conflicts) - 10} more" if len(conflicts) > 10 else "")
             raise MergeConflictError(f"cannot {action}: both sides changed {shown}. Nothing was changed.", conflicts)
-        brought = [info for info in edits.values() if info]
-        self.objects.together(lambda info: self.objects.require(info.sha256, info.size_bytes, info.path), brought)
+        self.objects.keep(info for info in edits.values() if info)
         return edits
 
     def _advance(

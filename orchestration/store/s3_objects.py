@@ -17,7 +17,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ from typing import Any, Literal, TypeVar
 from orchestration.store import durable
 from orchestration.store.contract import (
     CorruptObjectError,
+    ObjectInfo,
     PurgedObjectError,
     StoreError,
     StoreUnavailableError,
@@ -128,8 +129,14 @@ class S3Objects:
             return
         self.bucket.renew(place(wanted.sha256), {"sha256": wanted.sha256})
 
-    def require(self, sha256: str, size_bytes: int, name: str) -> None:
-        """Raise the error that reading a content would raise, and keep it from a gc under way."""
+    def keep(self, infos: Iterable[ObjectInfo]) -> None:
+        """Make sure of contents that are stored already: raises what reading one would raise, and keeps gc away."""
+        wanted = list(infos)
+        self.together(lambda info: self._require(info.sha256, info.size_bytes, info.path), wanted)
+        if wanted and self._await_sweep():
+            self.together(lambda info: self._require(info.sha256, info.size_bytes, info.path), wanted)
+
+    def _require(self, sha256: str, size_bytes: int, name: str) -> None:
         self.refuse_purged(sha256, name)
         stored = self.bucket.head(place(sha256))
         if stored is None:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 
 from orchestration.store import open_store, paths
 from orchestration.store.contract import (
+    CorruptObjectError,
     InvalidPathError,
     LostRaceError,
+    ObjectInfo,
     PathNotFoundError,
     RefNotFoundError,
     StoreError,
@@ -66,6 +68,19 @@ def test_files_are_taken_by_path(store: VersionedStore, tmp_path: Path) -> None:
     assert os.stat(store.local_path("main", "one")).st_mode & 0o222 == 0
     source.unlink()
     assert store.read_bytes("main", "two") == b"x" * 3_000_000
+
+
+def test_what_is_already_stored_is_put_again_without_its_bytes(backend: Backend, store: VersionedStore) -> None:
+    first = store.commit("main", {"a/1": b"content"}, message="base")
+    info = store.stat(first, "a/1")
+    store.commit("main", {"b/again": info}, ["a/"], message="moved")
+    assert tree(store) == {"b/again": b"content"}
+    assert store.stat("main", "b/again") == ObjectInfo("b/again", info.sha256, info.size_bytes)
+    head = store.resolve("main")
+    backend.object_path(info.sha256).unlink()
+    with pytest.raises(CorruptObjectError, match="c/third"):
+        store.commit("main", {"c/third": info}, message="it is gone")
+    assert store.resolve("main") == head
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "text"])
