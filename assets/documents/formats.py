@@ -25,6 +25,7 @@ TEXTUAL: dict[str, Format] = {"text/markdown": "markdown", "text/x-wiki": "wikit
 
 MAX_UNPACKED_DOCX_BYTES = 200_000_000  # a DOCX holds its text once; a bomb holds it a million times
 _OLE_MAGIC = b"\xd0\xcf\x11\xe0"  # an encrypted DOCX is an OLE file around the ZIP
+_CELL_PARAGRAPH = re.compile(r"<(t[dh])([^>]*)><p>((?:(?!<p>).)*?)</p></\1>", re.DOTALL)
 _FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*\n", re.DOTALL)
 _FRONT_TITLE = re.compile(r"^title:\s*[\"']?(.+?)[\"']?\s*$", re.MULTILINE)
 
@@ -89,6 +90,7 @@ def docx_text(payload: bytes) -> tuple[str, str]:
         raise
     except Exception as error:  # zipfile's, zlib's and mammoth's own, KeyError for a missing part
         raise UnreadableError("broken_document", f"{type(error).__name__}: {error}"[:300]) from None
+    html = _CELL_PARAGRAPH.sub(r"<\1\2>\3</\1>", html)  # a paragraph would break the row
     return first_heading(html), main_content(html, max_link_share=1.0).text
 
 

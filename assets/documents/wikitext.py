@@ -146,6 +146,7 @@ _HIDDEN_FLAGS = frozenset("HT+-")  # rules that only define a conversion, or set
 _RULE = re.compile(r"\s*(?:.*?=>)?\s*(zh(?:-[a-z]+)?)\s*:(.*)", re.DOTALL)
 _MAGIC_WORD = re.compile(r"__[A-Z]+__|\{\{\s*(?:DEFAULTSORT|DISPLAYTITLE)[^}]*\}\}")
 _EMPTY_BRACKETS = re.compile(r"[ \t]*(?:\([\s,;:、，；：-]*\)|（[\s,;:、，；：-]*）)")
+_BULLET = re.compile(r"^- [ \t]+", re.MULTILINE)
 _LEADING_SEPARATOR = re.compile(r"([(（])[\s,;，；、]+")
 
 
@@ -157,6 +158,7 @@ def plain_wikitext(text: str, variant: str = "") -> str:
     code = mwparserfromhell.parse(text, skip_style_tags=False)
     rendered = _without_apparatus(_render(code.nodes))
     rendered = _LEADING_SEPARATOR.sub(r"\1", _EMPTY_BRACKETS.sub("", rendered))
+    rendered = _BULLET.sub("- ", rendered)
     return tidy("\n".join(line.rstrip() for line in rendered.replace("\u00a0", " ").split("\n")))
 
 
@@ -270,9 +272,13 @@ def _cells(nodes: Iterable[Any], rows: list[list[str]]) -> None:
             rows.append([])
             _cells(node.contents.nodes, rows)
         elif name in ("td", "th"):
-            rows[-1].append(" ".join(_render(node.contents.nodes).split()) if node.contents is not None else "")
+            cell = " ".join(_render(node.contents.nodes).split()) if node.contents is not None else ""
+            if node.wiki_markup == "|" and cell.startswith("+") and not any(map(any, rows)):
+                rows += [[cell[1:].strip()], []]  # `|+ caption`, which the parser takes for a cell
+            else:
+                rows[-1].append(cell)
         elif name == "caption" and node.contents is not None:
-            rows.append([" ".join(_render(node.contents.nodes).split())])
+            rows += [[" ".join(_render(node.contents.nodes).split())], []]
 
 
 def _template(node: Any) -> str:
