@@ -1,6 +1,6 @@
 """PDF to text by PDFium (BSD/Apache), and what its lines need: running heads out, paragraphs whole.
 
-pypdf was tried first: pure Python, about 20 times slower, and it puts spaces between the hanzi of some fonts.
+pypdf was compared on two manuals (53 pages): 8 and 12 times the CPU time, and words stay cut at line ends.
 """
 
 from __future__ import annotations
