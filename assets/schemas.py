@@ -47,10 +47,23 @@ CAPTURES = schema(
         "title": pa.string(),  # declared by the publisher beside the payload
         "metadata": pa.string(),  # JSON of other columns of a data set, mail headers and the like
         "detail": pa.string(),  # why it was dropped, in words
+        "location": pa.string(),  # canonical URL that a redirect leads to
+        "revisit": pa.string(),  # server_not_modified | identical_payload | sitemap_unchanged; null = fetched in full
+        "payload_crawl": pa.string(),  # crawl whose WARC holds the payload of a revisit; null = this one, or no payload
+        "payload_fetched_at": TIMESTAMP,  # when that payload was fetched
     },
-    volatile=("fetched_at", "warc_file", "warc_offset", "warc_length", "detail"),
+    volatile=("fetched_at", "warc_file", "warc_offset", "warc_length", "detail", "payload_fetched_at"),
 )
 """raw_crawl/<crawl>/captures.parquet: one row per URL the crawl met, sorted by url."""
+
+LINKS = schema(
+    {
+        "url": pa.string(),
+        "canonical_url": pa.string(),  # the page of the source that this one names as its canonical form, if another
+        "links": pa.list_(pa.string()),  # URLs inside the source that the page leads to, in page order, as requested
+    }
+)
+"""raw_crawl/<crawl>/links.parquet: one row per kept page of a web source, sorted by url: how a re-crawl goes on from a page it need not download."""
 
 CRAWL_DELTA = schema(
     {

@@ -73,7 +73,7 @@ STAGES: tuple[Stage, ...] = (
         "raw_crawl",
         "sources",
         "crawl",
-        inputs=(),
+        inputs=_edges("previous", "raw_crawl"),
         recipes=("sources",),
         modules=("assets.sources.crawl", "assets.sources.spider"),
         sentence="Everything one crawl of one source fetched, as WARC with an index: the untouched evidence that every later stage can be rebuilt from.",

@@ -40,6 +40,10 @@ class WebSource(SourceTable):
     timeout_s: float = Field(60.0, gt=0)  # one request
     retries: int = Field(2, ge=0, le=10)  # after a time-out, a broken connection, 429 or 5xx
     retry_wait_s: float = Field(1.0, ge=0)  # before the first retry, then doubled; a Retry-After header may raise it
+    sitemaps: bool = True  # read the sitemaps that robots.txt names, or /sitemap.xml
+    sitemap_trust_days: int = Field(30, ge=0)
+    """How long a sitemap is believed that a page has not changed, since the server was last asked for the page itself:
+    a page's own headers may begin to forbid training. 0: every page is asked for, with its validators."""
     respect_robots: bool = True  # false only for a site of your own
     allow_private_hosts: bool = False  # true lets the crawler reach loopback, private and link-local addresses
     contact: str = ""  # URL or e-mail in the user agent: who runs this crawler

@@ -13,40 +13,56 @@ from typing import Any
 import pyarrow.parquet as pq
 
 import assets
-from assets.build import BuildError, Progress
+from assets.build import BuildError, Progress, Segment
 from assets.sources.bulk import capture_bulk
 from assets.sources.bulk_config import BulkSource
 from assets.sources.config import AnySource, FilesSource, WebSource, write_source
 from assets.sources.files import capture_files
+from assets.sources.history import history_files
 from assets.sources.partition import parse_crawl
 
 _LOG_TAIL_CHARACTERS = 1500
 
 
-def capture_source(source: AnySource, crawl: str, output: Path, scratch: Path, progress: Progress) -> dict[str, Any]:
-    """Fill `output` with WARC files, captures.parquet and source.json; returns numbers of the execution."""
+def capture_source(
+    source: AnySource, crawl: str, output: Path, scratch: Path, progress: Progress, previous: Segment | None = None
+) -> dict[str, Any]:
+    """Fill `output` with WARC files, captures.parquet and source.json; returns numbers of the execution.
+
+    `previous` is the source's preceding raw_crawl: a web crawl transfers only what changed since.
+    """
     name, _ = parse_crawl(crawl)
     if isinstance(source, FilesSource):
         summary = capture_files(source, name, crawl, output, progress)
     elif isinstance(source, BulkSource):
         summary = capture_bulk(source, name, crawl, output, scratch, progress)
     else:
-        summary = _crawl_site(source, name, crawl, output, scratch, progress)
+        summary = _crawl_site(source, name, crawl, output, scratch, progress, previous)
     _refuse_empty(name, output / "captures.parquet")
     write_source(output, source)
     return summary
 
 
 def _crawl_site(
-    source: WebSource, name: str, crawl: str, output: Path, scratch: Path, progress: Progress
+    source: WebSource,
+    name: str,
+    crawl: str,
+    output: Path,
+    scratch: Path,
+    progress: Progress,
+    previous: Segment | None,
 ) -> dict[str, Any]:
     """Run the spider in a child process: a Twisted reactor cannot be started twice in one process."""
     scratch.mkdir(parents=True, exist_ok=True)
     job, log = scratch / "job.json", scratch / "crawl.log"
-    job.write_text(
-        json.dumps({"name": name, "crawl": crawl, "output": str(output), "source": source.model_dump(mode="json")}),
-        encoding="utf-8",
-    )
+    task = {
+        "name": name,
+        "crawl": crawl,
+        "output": str(output),
+        "source": source.model_dump(mode="json"),
+        "previous": history_files(previous) if previous else None,
+    }
+    job.write_text(json.dumps(task), encoding="utf-8")
     project = str(Path(assets.__file__).parent.parent)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))}
     last: dict[str, Any] = {}

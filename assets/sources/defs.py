@@ -15,13 +15,14 @@ RECIPES: dict[str, type[BaseModel]] = {"sources": SourceConfig, "delta": DeltaPo
 
 
 def raw_crawl(build: Build) -> StageReport:
-    """Fetch one source completely and record every URL that was met."""
+    """Fetch one source and record every URL that was met; what its previous crawl holds unchanged is not stored again."""
     from assets.sources.crawl import capture_source
     from assets.sources.report import crawl_report
 
     source = build.recipe("sources", SourceConfig).root
     assert build.partition is not None
-    summary = capture_source(source, build.partition, build.output, build.scratch, build.progress)
+    previous = next(iter(build.all("raw_crawl")), None)
+    summary = capture_source(source, build.partition, build.output, build.scratch, build.progress, previous)
     files = {path.name: path for path in build.output.iterdir()}
     return crawl_report(source, Segment("raw_crawl", build.partition, "staged", files), summary)
 
@@ -38,7 +39,7 @@ def crawl_delta(build: Build) -> StageReport:
             f"crawl_delta/{build.partition} follows one crawl, but was given {[s.partition for s in previous]}: "
             "a source's crawls are compared one after the other"
         )
-    columns = ["url", "crawl", "doc_id", "content_sha256", "drop_reason"]
+    columns = ["url", "crawl", "doc_id", "content_sha256", "drop_reason", "revisit"]
     captures = build.one("raw_crawl").table("captures", columns).to_pylist()
     live = previous[0].table("live").to_pylist() if previous else []
     rows = delta_rows(captures, live, policy)

@@ -6,7 +6,8 @@ A page leaves only for a stated reason: a server that is down for a night must n
 
     captured now, not live before       added      new_url
     captured now, other content         changed    new_content
-    captured now, same content          unchanged  same_content
+    captured now, same content          unchanged  same_content, or what made it needless to fetch it:
+                                                   not_modified (HTTP 304), sitemap_unchanged
     refused, gone or replaced           removed    the capture's drop reason: http_404, opted_out, redirected, ...
     failed, forbidden or empty for now  unchanged  fetch_failed_kept
     cut by a limit of the crawl         unchanged  not_reached_kept
@@ -28,7 +29,7 @@ from assets.delta_table import Changes
 from assets.schemas import CRAWL_DELTA, LIVE_PAGES
 from assets.sources.partition import parse_crawl
 
-_REFUSED_OR_REPLACED = {
+REFUSED_OR_REPLACED = {
     "opted_out",
     "robots_denied",
     "redirected",
@@ -42,6 +43,7 @@ _TRANSIENT = (
 )
 """Drop reasons (prefixes) that may be gone tomorrow. A 403 is not one: a login page linked from everywhere
 would make every crawl incomplete."""
+_REVISIT_RULES = {"server_not_modified": "not_modified", "sitemap_unchanged": "sitemap_unchanged"}
 _LIMITS = {"page_limit", "byte_limit"}
 _UNREAD_INPUT = "input_"  # prefix of the reasons of files that could not be read to their end
 _NOT_REACHED = {*_LIMITS, "depth_limit"}
@@ -115,7 +117,7 @@ def is_complete(captures: Sequence[Mapping[str, Any]], policy: DeltaPolicy) -> b
 
 
 def _ends_page(reason: str, policy: DeltaPolicy) -> bool:
-    return reason in _REFUSED_OR_REPLACED or reason in {f"http_{status}" for status in policy.gone_statuses}
+    return reason in REFUSED_OR_REPLACED or reason in {f"http_{status}" for status in policy.gone_statuses}
 
 
 def _decide(
@@ -127,7 +129,8 @@ def _decide(
         if before is None:
             return _row("added", "new_url", None, new)
         if before["content_sha256"] == now["content_sha256"]:
-            return _row("unchanged", "same_content", None, {"missed_crawls": 0})
+            rule = _REVISIT_RULES.get(now.get("revisit") or "", "same_content")
+            return _row("unchanged", rule, None, {"missed_crawls": 0})
         return _row("changed", "new_content", before["doc_id"], new)
     if before is None:
         return None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from scrapy import Request, signals
 from scrapy.crawler import Crawler
@@ -17,40 +19,53 @@ from scrapy.exceptions import (
     DownloadConnectionRefusedError,
     DownloadFailedError,
     DownloadTimeoutError,
-    IgnoreRequest,
     ResponseDataLossError,
     StopDownload,
 )
 from scrapy.http import HtmlResponse, Response
 from scrapy.resolver import CachingThreadedResolver
+from scrapy.responsetypes import responsetypes
 from twisted.internet.error import DNSLookupError
 
 from assets.sources.config import WebSource
+from assets.sources.content_coding import (
+    ACCEPT_ENCODING,
+    BodyTooLargeError,
+    BodyUndecodableError,
+    UnsupportedCodingError,
+    decode_body,
+)
 from assets.sources.optout import AGENT
 from assets.sources.scope import is_public_address
+from assets.sources.warc import Exchange
 
 CONTENT_TYPES = {"text/html", "application/xhtml+xml", "text/plain"}
 """What a crawl downloads; anything else is recorded by its headers and its body is not fetched."""
 
 MAX_RETRY_WAIT_S = 60.0  # a Retry-After beyond it is not worth holding a crawl for: the page is kept as it was
 _RETRY_STATUSES = {408, 429, 500, 502, 503, 504, 522, 524}
-_TRANSPORT_ERRORS = (
-    CannotResolveHostError,
-    DownloadConnectionRefusedError,
-    DownloadFailedError,
-    DownloadTimeoutError,
-    ResponseDataLossError,
-    OSError,  # gzip that ends early
-    EOFError,
-    zlib.error,
+_TRANSPORT_ERRORS: tuple[tuple[type[BaseException], str], ...] = (
+    (
+        DownloadTimeoutError,
+        "fetch_failed_timeout",
+    ),  # also a server that sends a byte a minute: the limit is of the whole
+    (ResponseDataLossError, "fetch_failed_cut_off"),  # fewer bytes than Content-Length, or no last chunk
+    (DownloadConnectionRefusedError, "fetch_failed_connection"),
+    (DownloadFailedError, "fetch_failed_connection"),
+    (OSError, "fetch_failed_connection"),
 )
+"""First match decides. All are worth another try, and none says anything about the page."""
 
 
 def scrapy_settings(source: WebSource) -> dict[str, Any]:
     """Scrapy reduced to its downloader: robots, redirects and retries are decided by the spider, which records them."""
     return {
         "USER_AGENT": f"{AGENT.title()} (+{source.contact or 'local use'})",
-        "DEFAULT_REQUEST_HEADERS": {"Accept": "text/html,application/xhtml+xml,text/plain;q=0.9,*/*;q=0.1"},
+        "DEFAULT_REQUEST_HEADERS": {
+            "Accept": "text/html,application/xhtml+xml,text/plain;q=0.9,*/*;q=0.1",
+            "Accept-Encoding": ACCEPT_ENCODING,
+        },
+        "COMPRESSION_ENABLED": False,  # content_coding.py: a cut-off body must not pass for a page
         "CONCURRENT_REQUESTS": source.concurrency,
         "CONCURRENT_REQUESTS_PER_DOMAIN": source.concurrency,
         "DOWNLOAD_DELAY": source.delay_s,
@@ -100,28 +115,22 @@ class PublicResolver(CachingThreadedResolver):
 
 @dataclass(frozen=True)
 class Fetched:
-    """Outcome of one URL: a response, or the reason why there is none."""
+    """Outcome of one URL: a response with its body decoded, or the reason why there is none."""
 
     at: datetime
     response: Response | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    """Of the response as it came, names as Scrapy writes them, values as Latin-1 text."""
+    request_headers: tuple[tuple[str, str], ...] = ()
     failure: str | None = None
-    """Drop reason: too_large, fetch_failed or private_address."""
+    """Drop reason: too_large, unsupported_encoding, private_address or fetch_failed_..."""
     detail: str = ""
     retries: int = 0
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """Response headers, names as Scrapy writes them, values as Latin-1 text."""
-        if self.response is None:
-            return []
-        return [
-            (name.decode("latin-1"), value.decode("latin-1"))
-            for name, values in self.response.headers.items()
-            for value in values
-        ]
+    known_by_sitemap: bool = False
+    """Nothing was fetched: the sitemap says that the page is what it was."""
 
     def header(self, name: str) -> str | None:
-        """One header's first value."""
+        """A response header, the first value."""
         value = self.response.headers.get(name) if self.response is not None else None
         if not value:
             return None
@@ -129,6 +138,19 @@ class Fetched:
             return value.decode("utf-8").strip()  # servers send UTF-8 paths in Location, whatever the RFC says
         except UnicodeDecodeError:
             return value.decode("latin-1").strip()
+
+    def exchange(self, url: str) -> Exchange:
+        """Request and response for the WARC records of the page `url`."""
+        assert self.response is not None
+        return Exchange(
+            url=url,
+            requested_url=self.response.url,
+            request_headers=self.request_headers,
+            status=self.response.status,
+            headers=self.headers,
+            fetched_at=self.at,
+            ip_address=_ip_of(self.response),
+        )
 
     @property
     def content_type(self) -> str | None:
@@ -148,51 +170,99 @@ class Fetcher:
     def __init__(self, crawler: Crawler, source: WebSource) -> None:
         self._crawler = crawler
         self._source = source
-        crawler.signals.connect(self._stop_unwanted_body, signal=signals.headers_received)
-        crawler.signals.connect(self._keep_encoding, signal=signals.response_downloaded)
+        self.requests = 0
+        self.received_bytes = 0
+        """Header and body bytes as they came over the wire, of every attempt."""
+        crawler.signals.connect(self._see_headers, signal=signals.headers_received)
+        crawler.signals.connect(self._count_body, signal=signals.bytes_received)
 
-    async def fetch(self, url: str, **meta: Any) -> Fetched:
+    async def fetch(self, url: str, headers: Mapping[str, str] | None = None, **meta: Any) -> Fetched:
         """Fetch a URL, trying again after transient failures. Never follows a redirect."""
         outcome = Fetched(datetime.now(UTC))
         for attempt in range(self._source.retries + 1):
-            outcome, transient = await self._once(url, attempt, meta)
+            outcome, transient = await self._once(url, headers or {}, attempt, meta)
             if not transient or attempt == self._source.retries:
                 break
-            asked = outcome.header("Retry-After") or ""
-            wait = max(self._source.retry_wait_s * 2**attempt, float(asked) if asked.isdigit() else 0.0)
+            wait = max(self._source.retry_wait_s * 2**attempt, _seconds_asked(outcome))
             await asyncio.sleep(min(wait, MAX_RETRY_WAIT_S))
         return outcome
 
-    async def _once(self, url: str, attempt: int, meta: dict[str, Any]) -> tuple[Fetched, bool]:
+    async def _once(
+        self, url: str, headers: Mapping[str, str], attempt: int, meta: dict[str, Any]
+    ) -> tuple[Fetched, bool]:
         """(outcome, whether another try may help)."""
         assert self._crawler.engine is not None
         at = datetime.now(UTC)
+        request = Request(url, headers=dict(headers), meta=dict(meta))
+        self.requests += 1
         try:
-            response = await self._crawler.engine.download_async(Request(url, meta=dict(meta)))
-        except (DownloadCancelledError, IgnoreRequest) as error:
+            response = await self._crawler.engine.download_async(request)
+        except DownloadCancelledError as error:
             return Fetched(at, failure="too_large", detail=str(error), retries=attempt), False
         except CannotResolveHostError as error:
-            host = Request(url).url.split("/")[2].rpartition("@")[2].partition(":")[0]
+            host = urlsplit(url).hostname or ""
             if host in PublicResolver.refused:
                 detail = f"{host} resolves to {PublicResolver.refused[host]}"
-                return Fetched(at, failure="private_address", detail=detail), False
-            return Fetched(at, failure="fetch_failed", detail=str(error), retries=attempt), True
-        except _TRANSPORT_ERRORS as error:
-            detail = f"{type(error).__name__}: {error}"
-            return Fetched(at, failure="fetch_failed", detail=detail, retries=attempt), True
-        return Fetched(at, response, retries=attempt), response.status in _RETRY_STATUSES
+                return Fetched(at, failure="private_address", detail=detail, retries=attempt), False
+            return Fetched(at, failure="fetch_failed_dns", detail=str(error), retries=attempt), True
+        except tuple(kind for kind, _ in _TRANSPORT_ERRORS) as error:
+            failure = next(reason for kind, reason in _TRANSPORT_ERRORS if isinstance(error, kind))
+            return Fetched(at, failure=failure, detail=f"{type(error).__name__}: {error}", retries=attempt), True
+        return self._decode(request, response, at, attempt)
 
-    def _stop_unwanted_body(self, headers: Any, request: Request, **_: Any) -> None:
+    def _decode(self, request: Request, response: Response, at: datetime, attempt: int) -> tuple[Fetched, bool]:
+        received = _text_headers(response.headers)
+        sent = (*_text_headers(request.headers), ("Host", urlsplit(request.url).netloc.rpartition("@")[2]))
+        coding = b", ".join(response.headers.getlist("Content-Encoding")).decode("latin-1")
+        if coding and response.body:
+            limit = request.meta.get("download_maxsize", self._source.max_bytes_per_page)
+            try:
+                response = _replace_body(response, decode_body(response.body, coding, limit))
+            except BodyTooLargeError as error:
+                return Fetched(at, failure="too_large", detail=str(error), retries=attempt), False
+            except UnsupportedCodingError as error:
+                return Fetched(at, failure="unsupported_encoding", detail=str(error), retries=attempt), False
+            except BodyUndecodableError as error:
+                return Fetched(at, failure="fetch_failed_encoding", detail=str(error), retries=attempt), True
+        fetched = Fetched(at, response, received, sent, retries=attempt)
+        return fetched, response.status in _RETRY_STATUSES
+
+    def _see_headers(self, headers: Any, body_length: int, request: Request, **_: Any) -> None:
+        self.received_bytes += sum(len(name) + len(value) + 4 for name, values in headers.items() for value in values)
         media_type = (headers.get("Content-Type") or b"").partition(b";")[0].strip().lower().decode("latin-1")
-        if not request.meta.get("any_type") and media_type not in CONTENT_TYPES:
+        if body_length and not request.meta.get("any_type") and media_type not in CONTENT_TYPES:
             raise StopDownload(fail=False)
 
-    def _keep_encoding(self, response: Response, request: Request, **_: Any) -> None:
-        """Remember what the decompression middleware is about to remove from the headers."""
-        request.meta["content_encoding"] = (response.headers.get("Content-Encoding") or b"").decode("latin-1")
+    def _count_body(self, data: bytes, **_: Any) -> None:
+        self.received_bytes += len(data)
 
 
-def ip_of(response: Response) -> str | None:
-    """Address the response came from."""
+def _text_headers(headers: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (name.decode("latin-1"), value.decode("latin-1")) for name, values in headers.items() for value in values
+    )
+
+
+def _replace_body(response: Response, body: bytes) -> Response:
+    """The response as it would be without a content coding; Scrapy chooses its class anew, by type and content."""
+    headers = response.headers.copy()
+    del headers["Content-Encoding"]
+    kind = responsetypes.from_args(headers=headers, url=response.url, body=body)
+    return response.replace(cls=kind, headers=headers, body=body)
+
+
+def _seconds_asked(fetched: Fetched) -> float:
+    """What Retry-After asks for, as seconds or as a date; 0 when it does not."""
+    asked = fetched.header("Retry-After") or ""
+    if asked.isdecimal():
+        return float(asked[:9])
+    try:
+        until = parsedate_to_datetime(asked)
+    except ValueError:
+        return 0.0
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def _ip_of(response: Response) -> str | None:
     address = response.ip_address
     return str(address) if isinstance(address, ipaddress.IPv4Address | ipaddress.IPv6Address) else None

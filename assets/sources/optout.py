@@ -3,7 +3,8 @@
 Read per host: robots.txt (RFC 9309), its `Content-Usage` (IETF AI preferences) and `Content-Signal`
 lines, `/.well-known/tdmrep.json`, ai.txt. Read per page: headers and meta elements. A page that any
 of them keeps from training is recorded with the signal's name, and its content is not stored.
-RSL licences (`License:` in robots.txt) are offers of terms, not refusals: they are only counted.
+RSL licences (`License:` in robots.txt, `rel=license` of a page) are read by rsl.py: terms that ask for more
+than we can accept without a contract reserve the page.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from protego import Protego
+
+from assets.sources.rsl import RslRule
 
 AGENT = "headwater"
 """Our product token: the name that robots.txt groups and X-Robots-Tag prefixes may address."""
@@ -44,6 +47,10 @@ class SitePolicy:
     """(location pattern, rights reserved) in file order: the first match decides."""
     ai_txt: Protego | None = None
     rsl_licences: tuple[str, ...] = ()
+    """URLs of the licence files that robots.txt names."""
+    rsl: tuple[RslRule, ...] = ()
+    """What those files say, as far as they were read."""
+    sitemaps: tuple[str, ...] = ()
 
     def may_fetch(self, url: str) -> bool:
         """robots.txt alone."""
@@ -70,20 +77,33 @@ class SitePolicy:
                 break
         if self.ai_txt is not None and not self.ai_txt.can_fetch(url, AGENT):
             return "ai_txt"
-        return None
+        return "robots_rsl" if rsl_reserves(self.rsl, url) else None
+
+
+def rsl_reserves(rules: Iterable[RslRule], url: str) -> bool:
+    """Whether the longest pattern that matches a URL keeps it from training; at equal length a refusal wins."""
+    path = _path(url)
+    matching = [
+        (len(rule.pattern), not rule.permits)
+        for rule in rules
+        if _matches(rule.pattern, url if "://" in rule.pattern else path)
+    ]
+    return max(matching, default=(0, False))[1]
 
 
 def site_policy(robots: bytes | None, tdmrep: bytes | None = None, ai_txt: bytes | None = None) -> SitePolicy:
     """Policy of an origin from its files; None = the file does not exist."""
     text = (robots or b"")[:_ROBOTS_BYTES].decode("utf-8", "replace").lstrip("\ufeff")
     lines = list(_addressed_lines(text))
+    parsed = Protego.parse(text) if robots is not None else None
     return SitePolicy(
-        robots=Protego.parse(text) if robots is not None else None,
+        robots=parsed,
         robots_sha256=hashlib.sha256(robots).hexdigest() if robots is not None else None,
         usage=tuple(rule for key, value in lines for rule in _usage_rules(key, value)),
         tdm=_tdm_rules(tdmrep) if tdmrep is not None else (),
         ai_txt=Protego.parse(ai_txt.decode("utf-8", "replace")) if ai_txt is not None else None,
         rsl_licences=tuple(value for key, value in lines if key == "license"),
+        sitemaps=tuple(parsed.sitemaps) if parsed is not None else (),
     )
 
 

@@ -15,6 +15,7 @@ from assets.sources.warc import read_capture
 
 SAMPLE_ROWS = 5  # per drop reason or change: enough to argue with, few enough to read
 READ_BACK_CAPTURES = 200  # payloads read from the WARC files again, spread evenly over the index
+REVISITS = ("server_not_modified", "identical_payload", "sitemap_unchanged")
 _FAILED = ("fetch_failed", "private_address", "http_5")
 
 
@@ -24,7 +25,8 @@ def crawl_report(source: AnySource, segment: Segment, summary: Mapping[str, Any]
     kept = [row for row in rows if row["drop_reason"] is None]
     dropped = Counter(row["drop_reason"] for row in rows if row["drop_reason"])
     failed = sum(n for reason, n in dropped.items() if reason.startswith(_FAILED))
-    sizes = [row["content_length"] for row in kept]
+    stored = [row for row in kept if not row["revisit"]]
+    sizes = [row["content_length"] for row in stored]
     stats = {
         "statuses": _labels(row["status"] for row in rows),
         "content_types": _labels(row["content_type"] for row in rows),
@@ -35,8 +37,13 @@ def crawl_report(source: AnySource, segment: Segment, summary: Mapping[str, Any]
         "start_urls": len(source.start_urls) if isinstance(source, WebSource) else 0,
         "start_urls_failed": _failed_starts(source, rows),
         "cut_by_limit": int(summary["limit"] is not None),
-        "read_back_captures": len(kept[:: _stride(kept)]),
-        "read_back_failures": _read_back(segment, kept),
+        "read_back_captures": len(stored[:: _stride(stored)]),
+        "read_back_failures": _read_back(segment, stored),
+        "revisits": {kind: sum(row["revisit"] == kind for row in kept) for kind in REVISITS},
+        "requests": summary["requests"],
+        "received_bytes": summary.get("received_bytes", 0),
+        "sitemaps": summary.get("sitemaps", {}),
+        "malformed_links": summary.get("malformed_links", 0),
         "rsl_licences": summary["rsl_licences"],
         "not_taken": summary.get("not_taken", {}),
         "retries": summary["retries"],
@@ -51,7 +58,7 @@ def crawl_report(source: AnySource, segment: Segment, summary: Mapping[str, Any]
             "Responses by status": grouped_bars("URLs", {"status": stats["statuses"]}),
             "Content types": grouped_bars("URLs", {"content type": stats["content_types"]}),
             "Why URLs were dropped": grouped_bars("URLs", {"drop reason": dropped or {"nothing dropped": 0}}),
-            "Size of stored payloads": histogram("bytes", {"captures": sizes}, logarithmic=True),
+            **({"Size of stored payloads": histogram("bytes", {"captures": sizes}, logarithmic=True)} if sizes else {}),
         },
         volatile_files=("*.warc.gz",),
     )

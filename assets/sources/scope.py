@@ -12,9 +12,13 @@ from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 from parsel import Selector
 from w3lib.url import canonicalize_url, safe_url_string
 
+from assets.sources.rsl import RSL_TYPE
+
 MAX_URL_CHARACTERS = 2083  # longer ones are session state or traps, not pages
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_OTHER_SCHEME = re.compile(r"\s*(mailto|javascript|tel|data|ftp|about|blob|sms|irc):", re.IGNORECASE)  # no mistakes
+_LICENCE_LINK = re.compile(r"<([^>]*)>([^,<]*)")
 _REFRESH_URL = re.compile(r"url\s*=\s*['\"]?([^'\"]+)", re.IGNORECASE)
 
 
@@ -75,6 +79,10 @@ class PageLinks:
     """(canonical URL, URL to request) of each link, in page order, whatever its scope."""
     canonical: str | None
     metas: tuple[tuple[str, str], ...]
+    licences: tuple[str, ...] = ()
+    """URLs of RSL licence files that the page is under."""
+    refused: int = 0
+    """Links that are no URL, are too long, or hold a NUL."""
 
 
 def read_page(response: Any) -> PageLinks:
@@ -88,20 +96,37 @@ def read_page(response: Any) -> PageLinks:
     targets = selector.xpath("//a/@href | //area/@href | //frame/@src").getall()
     for refresh in selector.xpath("//meta[translate(@http-equiv, 'REFSH', 'refsh') = 'refresh']/@content").getall():
         targets += _REFRESH_URL.findall(refresh)
-    links = [link for target in targets if (link := resolve_link(base, target, encoding))]
+    resolved = [resolve_link(base, target, encoding) for target in targets if not _OTHER_SCHEME.match(target)]
+    links = [link for link in resolved if link]
     canonical = selector.xpath("//link[@rel = 'canonical']/@href").get()
     named = resolve_link(base, canonical, encoding) if canonical else None
     metas = tuple(
         (meta.attrib.get("name", ""), meta.attrib.get("content", "")) for meta in selector.xpath("//meta[@name]")
     )
-    return PageLinks(tuple(links), named[0] if named else None, metas)
+    licences = selector.xpath("//link[@rel = 'license' and @type = $type]/@href", type=RSL_TYPE).getall()
+    named_licences = tuple(link[1] for licence in licences if (link := resolve_link(base, licence, encoding)))
+    return PageLinks(tuple(links), named[0] if named else None, metas, named_licences, resolved.count(None))
+
+
+def licence_links(header: str) -> list[str]:
+    """Targets of rel=license entries of type RSL in a `Link` header."""
+    return [
+        target
+        for target, parameters in _LICENCE_LINK.findall(header)
+        if RSL_TYPE in parameters.lower() and re.search(r"rel=\"?license\"?", parameters.lower())
+    ]
 
 
 def resolve_link(base: str, target: str, encoding: str = "utf-8") -> tuple[str, str] | None:
     """(canonical URL, URL to request) of a link, or None when it is no http URL or malformed."""
     try:
         url = safe_url_string(urljoin(base, target.strip()), encoding=encoding).partition("#")[0]
-        if len(url) > MAX_URL_CHARACTERS or urlsplit(url).scheme not in _DEFAULT_PORTS or not urlsplit(url).hostname:
+        if (
+            len(url) > MAX_URL_CHARACTERS
+            or "%00" in url
+            or urlsplit(url).scheme not in _DEFAULT_PORTS
+            or not urlsplit(url).hostname
+        ):
             return None
         return canonical_url(url, encoding), url
     except (ValueError, UnicodeError):

@@ -3,6 +3,8 @@
 The site is walked breadth first, level by level, each level in URL order. Requests overlap, but
 their results are consumed in that order, so limits cut, records lie and first links win in the
 same way whatever the network does: two crawls of an unchanged site give equal captures.parquet.
+What the source's previous crawl holds unchanged (history.py) takes its place in the walk with the
+links it had, so a re-crawl meets the same pages as a crawl from nothing and transfers what changed.
 
 Progress goes to stdout as JSON lines (`progress`, then `done` or `failed`), logs to stderr.
 """
@@ -17,6 +19,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,21 +28,18 @@ import scrapy
 from scrapy.crawler import AsyncCrawlerProcess
 
 from assets.child_process import end_with_parent
-from assets.schemas import CAPTURES, document_id
+from assets.schemas import CAPTURES, LINKS, document_id
 from assets.sources.config import SourceConfig, WebSource
-from assets.sources.fetch import CONTENT_TYPES, Fetched, Fetcher, ip_of, scrapy_settings
-from assets.sources.optout import SitePolicy, page_opt_out, site_policy
-from assets.sources.scope import PageLinks, Scope, canonical_url, origin, read_page, resolve_link
-from assets.sources.warc import WarcFolder
+from assets.sources.fetch import CONTENT_TYPES, Fetched, Fetcher, scrapy_settings
+from assets.sources.history import History, KnownPage, read_history
+from assets.sources.optout import SitePolicy, page_opt_out, rsl_reserves
+from assets.sources.scope import PageLinks, Scope, canonical_url, licence_links, origin, read_page, resolve_link
+from assets.sources.site_files import CrawlFailedError, SiteFiles, SitemapPages
+from assets.sources.warc import Place, Revisit, WarcFolder
 from assets.tables import write_table
 
 PROGRESS_EVERY_S = 0.5
-_ROBOTS_REDIRECTS = 5  # RFC 9309: at least five
 _NO_LINKS = PageLinks((), None, ())
-
-
-class CrawlFailedError(Exception):
-    """The crawl cannot be published; the message says why and what to do."""
 
 
 def emit(event: str, **fields: Any) -> None:
@@ -52,14 +52,19 @@ class SiteSpider(scrapy.Spider):
 
     name = "site"
 
-    def __init__(self, source_name: str, crawl: str, source: WebSource, output: Path) -> None:
+    def __init__(self, source_name: str, crawl: str, source: WebSource, output: Path, history: History) -> None:
         super().__init__()
         self.source_name, self.crawl_name, self.source, self.output = source_name, crawl, source, output
+        self.history = history
+        self.started_at = datetime.now(UTC)
         self.scope = Scope.of(source.start_urls, source.path_prefixes)
         self.policies: dict[str, SitePolicy] = {}
+        self.sitemap = SitemapPages()
         self.rows: dict[str, dict[str, Any]] = {}
+        self.links: dict[str, tuple[str, ...]] = {}  # kept URL -> what it leads to inside the source, as requested
         self.wanted_names: dict[str, str] = {}  # URL -> its rel=canonical, where that is another page in scope
-        self.requests = self.retries = self.stored_bytes = 0
+        self.names: dict[str, str] = {}  # URL as requested -> canonical URL: known links are resolved once
+        self.pages = self.retries = self.stored_bytes = self.bad_links = 0
         self.limit: str | None = None
         self.failure: BaseException | None = None
         self.finished = False
@@ -85,16 +90,26 @@ class SiteSpider(scrapy.Spider):
             "isPartOf": self.crawl_name,
         }
         with WarcFolder(self.output, info) as self.warc:
+            self.files = SiteFiles(self.source_name, self.source, self.scope, self.fetcher, self.warc)
             for where in self.scope.origins:
-                await self._read_policy(where)
+                await self._read_origin(where)
             level = {canonical_url(url): url for url in self.source.start_urls}
-            for _ in range(self.source.max_depth + 1):
-                level = await self._walk_level(level)
+            for depth in range(self.source.max_depth + 1):
+                found = await self._walk_level(level)
+                if depth == 0:
+                    found = {u: at for u, at in self.sitemap.requested.items() if u not in self.rows} | found
+                level = found
                 if not level or self.limit:
                     break
             for url, requested in level.items():
                 self._record(url, requested, drop_reason=self.limit or "depth_limit")
+            if (
+                not self.limit
+            ):  # pages that nothing links any more: are they still there? What they link is not followed
+                known = (url for url in self.history.still_asked if url not in self.rows and self.scope.contains(url))
+                await self._walk_level({url: url for url in known})
         self._settle_names()
+        self._settle_redirects()
 
     async def _walk_level(self, level: dict[str, str]) -> dict[str, str]:
         """Fetch one level in URL order; returns the pages it met first, canonical URL -> URL to request."""
@@ -107,16 +122,16 @@ class SiteSpider(scrapy.Spider):
                     url, requested = waiting.popleft()
                     if self._refuse_unfetched(url, requested):
                         continue
-                    if self.requests >= self.source.max_pages:
+                    if self.pages >= self.source.max_pages:
                         self.limit = "page_limit"
                         waiting.appendleft((url, requested))
                         break
-                    self.requests += 1
-                    flying.append((url, requested, asyncio.ensure_future(self._fetch_page(requested))))
+                    self.pages += 1
+                    flying.append((url, requested, asyncio.ensure_future(self._fetch_page(url, requested))))
                 if not flying:
                     break
                 url, requested, task = flying.popleft()
-                links = self._process(url, requested, await task)
+                links = await self._process(url, requested, await task)
                 if self.limit == "byte_limit":
                     waiting.extendleft((u, r) for u, r, _ in reversed(flying))
                     break
@@ -141,21 +156,38 @@ class SiteSpider(scrapy.Spider):
             return True
         return False
 
-    async def _fetch_page(self, url: str) -> Fetched:
-        polite = self.policies[origin(canonical_url(url))].crawl_delay_s > self.source.delay_s
-        return await self.fetcher.fetch(url, autothrottle_dont_adjust_delay=polite)
+    async def _fetch_page(self, url: str, requested: str) -> Fetched:
+        known = self.history.kept.get(url)
+        if known is not None and self._sitemap_says_unchanged(url, known):
+            return Fetched(known.row["fetched_at"], known_by_sitemap=True)
+        polite = self.policies[origin(url)].crawl_delay_s > self.source.delay_s
+        headers = known.validators if known is not None else None
+        return await self.fetcher.fetch(requested, headers, autothrottle_dont_adjust_delay=polite)
 
-    def _process(self, url: str, requested: str, fetched: Fetched) -> tuple[tuple[str, str], ...]:
+    def _sitemap_says_unchanged(self, url: str, known: KnownPage) -> bool:
+        changed_by, asked_at = self.sitemap.changed_by.get(url), known.row["fetched_at"]
+        if changed_by is None or changed_by > asked_at:
+            return False
+        return self.started_at - asked_at < timedelta(days=self.source.sitemap_trust_days)
+
+    async def _process(self, url: str, requested: str, fetched: Fetched) -> tuple[tuple[str, str], ...]:
         """Decide what becomes of one fetched URL, store it, and return its links."""
         self.retries += fetched.retries
-        response = fetched.response
+        response, known = fetched.response, self.history.kept.get(url)
+        if known is not None and fetched.known_by_sitemap:
+            return self._keep_known(url, requested, fetched, known)
         if response is None:
             self._record(url, requested, fetched, drop_reason=fetched.failure)
             return ()
+        if response.status == 304 and known is not None and known.validators:
+            if signal_name := page_opt_out(fetched.headers):
+                self._record(url, requested, fetched, drop_reason="opted_out", opt_out=signal_name)
+                return ()
+            return self._keep_known(url, requested, fetched, known)
         location = fetched.header("Location")
         if 300 <= response.status < 400 and location:
-            self._record(url, requested, fetched, drop_reason="redirected")
             target = resolve_link(requested, location)
+            self._record(url, requested, fetched, drop_reason="redirected", location=target[0] if target else None)
             return (target,) if target else ()
         if response.status != 200:
             self._record(url, requested, fetched, drop_reason=f"http_{response.status}")
@@ -163,8 +195,15 @@ class SiteSpider(scrapy.Spider):
         if fetched.content_type not in CONTENT_TYPES:
             self._record(url, requested, fetched, drop_reason="unsupported_content_type")
             return ()
+        return await self._process_page(url, requested, fetched)
+
+    async def _process_page(self, url: str, requested: str, fetched: Fetched) -> tuple[tuple[str, str], ...]:
+        """A page that was answered in full."""
+        response = fetched.response
+        assert response is not None
         page = read_page(response) if fetched.is_html and response.body else _NO_LINKS
-        if signal_name := page_opt_out(fetched.headers, page.metas):
+        self.bad_links += page.refused
+        if signal_name := page_opt_out(fetched.headers, page.metas) or await self._licence_opt_out(url, fetched, page):
             self._record(url, requested, fetched, drop_reason="opted_out", opt_out=signal_name)
         elif not response.body:
             self._record(url, requested, fetched, drop_reason="empty_body")
@@ -173,20 +212,34 @@ class SiteSpider(scrapy.Spider):
             self._record(url, requested, fetched, drop_reason=self.limit)
         else:
             self._store(url, requested, fetched)
+            self.links[url] = tuple(target for link, target in page.links if self.scope.contains(link))
             if page.canonical and page.canonical != url and self.scope.contains(page.canonical):
                 self.wanted_names[url] = page.canonical
                 return (*page.links, (page.canonical, page.canonical))
         return page.links
 
+    async def _licence_opt_out(self, url: str, fetched: Fetched, page: PageLinks) -> str | None:
+        """The signal of an RSL licence that this one page names."""
+        for target in licence_links(fetched.header("Link") or ""):
+            if not (link := resolve_link(url, target)) or rsl_reserves(await self.files.licence(link[1]), url):
+                return "header_rsl"
+        for licence in page.licences:
+            if rsl_reserves(await self.files.licence(licence), url):
+                return "link_rsl"
+        return None
+
     def _store(self, url: str, requested: str, fetched: Fetched) -> None:
-        response = fetched.response
+        response, known = fetched.response, self.history.kept.get(url)
         assert response is not None
-        headers = fetched.headers
-        if encoding := response.meta.get("content_encoding"):
-            headers.append(("Content-Encoding", encoding))
-        place = self.warc.write_response(url, response.status, headers, response.body, fetched.at, ip_of(response))
-        self.stored_bytes += len(response.body)
         sha256 = hashlib.sha256(response.body).hexdigest()
+        decided: dict[str, Any]
+        if known is not None and known.row["content_sha256"] == sha256:
+            place = self._write_revisit(url, fetched, known, "identical_payload")
+            decided = {"revisit": "identical_payload", **known.payload}
+        else:
+            place = self.warc.write_response(fetched.exchange(url), response.body)
+            self.stored_bytes += len(response.body)
+            decided = {"payload_fetched_at": fetched.at}
         self._record(
             url,
             requested,
@@ -194,10 +247,38 @@ class SiteSpider(scrapy.Spider):
             content_length=len(response.body),
             content_sha256=sha256,
             doc_id=document_id(self.source_name, url, sha256),
-            warc_file=place.file,
-            warc_offset=place.offset,
-            warc_length=place.length,
+            **_columns(place),
+            **decided,
         )
+
+    def _keep_known(self, url: str, requested: str, fetched: Fetched, known: KnownPage) -> tuple[tuple[str, str], ...]:
+        """A page that need not be downloaded: its row stands for the payload of an earlier crawl, its links are those."""
+        same = ("content_type", "content_length", "content_sha256", "doc_id", "etag", "last_modified")
+        decided: dict[str, Any] = {name: known.row[name] for name in same} | known.payload
+        if fetched.known_by_sitemap:
+            decided["revisit"] = "sitemap_unchanged"
+        else:
+            place = self._write_revisit(url, fetched, known, "server_not_modified")
+            decided |= _columns(place) | {"revisit": "server_not_modified"}
+            for name, header in (("etag", "ETag"), ("last_modified", "Last-Modified")):
+                decided[name] = fetched.header(header) or decided[name]
+        self._record(url, requested, fetched, **decided)
+        self.links[url] = known.links
+        if known.canonical_url:
+            self.wanted_names[url] = known.canonical_url
+        targets = (*known.links, *([known.canonical_url] if known.canonical_url else []))
+        return tuple((self._name_of(target), target) for target in targets)
+
+    def _write_revisit(self, url: str, fetched: Fetched, known: KnownPage, kind: Revisit) -> Place:
+        payload = known.payload
+        return self.warc.write_revisit(
+            fetched.exchange(url), kind, known.row["content_sha256"], payload["payload_fetched_at"]
+        )
+
+    def _name_of(self, requested: str) -> str:
+        if requested not in self.names:
+            self.names[requested] = canonical_url(requested)
+        return self.names[requested]
 
     def _record(self, url: str, requested: str, fetched: Fetched | None = None, **decided: Any) -> None:
         row: dict[str, Any] = dict.fromkeys(CAPTURES.names)
@@ -226,83 +307,68 @@ class SiteSpider(scrapy.Spider):
             if other is not None and other["drop_reason"] is None and self.wanted_names.get(name) is None:
                 self.rows[url]["drop_reason"] = "non_canonical"
 
-    async def _read_policy(self, where: str) -> None:
-        """Read robots.txt and the opt-out files of an origin; stops the crawl where RFC 9309 says so."""
-        robots = await self._policy_file(f"{where}/robots.txt")
-        if robots.response is None or robots.response.status >= 500:
-            why = f"status {robots.response.status}" if robots.response else robots.detail
-            raise CrawlFailedError(_unreachable(self.source_name, where, robots.failure, why))
-        tdmrep, ai_txt = [
-            await self._policy_file(f"{where}{path}") for path in ("/.well-known/tdmrep.json", "/.well-known/ai.txt")
-        ]
-        if _body(ai_txt, "text/plain") is None:
-            ai_txt = await self._policy_file(f"{where}/ai.txt")
-        self.policies[where] = site_policy(_body(robots), _body(tdmrep), _body(ai_txt, "text/plain"))
-        host = urlsplit(where).hostname or ""  # Scrapy's key for what it delays
-        delay = max(self.source.delay_s, self.policies[where].crawl_delay_s)
-        assert self.crawler.engine is not None
-        self.crawler.engine.downloader.per_slot_settings[host] = {"delay": delay}
+    def _settle_redirects(self) -> None:
+        """A redirect that comes back to where it was is no redirect: nothing is there, for now."""
+        for start in sorted(self.rows):
+            seen: set[str] = set()
+            url: str | None = start
+            while url is not None and url not in seen:
+                seen.add(url)
+                row = self.rows.get(url)
+                url = row["location"] if row is not None and row["location"] else None
+            if url is not None:
+                self.rows[start]["drop_reason"] = "redirect_loop"
 
-    async def _policy_file(self, url: str) -> Fetched:
-        for _ in range(_ROBOTS_REDIRECTS + 1):
-            fetched = await self.fetcher.fetch(url, any_type=True, download_slot="policy")
-            response = fetched.response
-            location = fetched.header("Location")
-            if response is None or not (300 <= response.status < 400 and location):
-                break
-            target = resolve_link(url, location)
-            if target is None:
-                break
-            url = target[1]
-        if fetched.response is not None and fetched.response.status == 200:
-            response = fetched.response
-            self.warc.write_response(url, 200, fetched.headers, response.body, fetched.at, ip_of(response))
-        return fetched
+    async def _read_origin(self, where: str) -> None:
+        """Policy, pace and sitemaps of an origin."""
+        policy = self.policies[where] = await self.files.policy(where)
+        host = urlsplit(where).hostname or ""  # Scrapy's key for what it delays
+        assert self.crawler.engine is not None
+        delay = max(self.source.delay_s, policy.crawl_delay_s)
+        self.crawler.engine.downloader.per_slot_settings[host] = {"delay": delay}
+        if self.source.sitemaps:
+            await self.files.sitemaps(where, policy, self.sitemap)
 
     def _progress(self, url: str, waiting: int) -> None:
         now = time.monotonic()
         if now - self._last_progress >= PROGRESS_EVERY_S:
             self._last_progress = now
-            emit("progress", done=self.requests, total=self.requests + waiting, note=url)
+            emit("progress", done=self.pages, total=self.pages + waiting, note=url)
 
     def summary(self) -> dict[str, Any]:
         """Numbers of this execution for the report."""
         return {
-            "requests": self.requests,
+            "requests": self.fetcher.requests,
+            "received_bytes": self.fetcher.received_bytes,
             "retries": self.retries,
             "limit": self.limit,
             "rsl_licences": sum(len(policy.rsl_licences) for policy in self.policies.values()),
+            "sitemaps": {"read": self.sitemap.read, "unreadable": self.sitemap.unreadable},
+            "malformed_links": self.bad_links,
         }
 
+    def link_rows(self) -> list[dict[str, Any]]:
+        """Rows of LINKS: the kept pages, by URL."""
+        return [
+            {"url": url, "canonical_url": self.wanted_names.get(url), "links": list(self.links[url])}
+            for url in sorted(self.links)
+            if self.rows[url]["drop_reason"] is None
+        ]
 
-def _body(fetched: Fetched, content_type: str | None = None) -> bytes | None:
-    """Body of a policy file that exists; servers that answer 200 with a page for everything are told by the type."""
-    if fetched.response is None or fetched.response.status != 200:
-        return None
-    if content_type is not None and fetched.content_type != content_type:
-        return None
-    return fetched.response.body
 
-
-def _unreachable(source: str, where: str, failure: str | None, why: str) -> str:
-    if failure == "private_address":
-        return (
-            f"source {source!r}: {where} is refused: {why}, which is not a public address. If this is a site of your own, "
-            "set allow_private_hosts = true in its table of sources.toml; otherwise the name points where it must not"
-        )
-    return (
-        f"source {source!r}: {where}/robots.txt cannot be read ({why}); RFC 9309 then forbids to crawl, and an empty "
-        "crawl is never published. Check that the site is up and reachable from here, then crawl again"
-    )
+def _columns(place: Place) -> dict[str, Any]:
+    return {"warc_file": place.file, "warc_offset": place.offset, "warc_length": place.length}
 
 
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Crawl, write captures.parquet and return the summary. Raises CrawlFailedError."""
     source = SourceConfig.model_validate(job["source"]).root
     assert isinstance(source, WebSource)
+    history = read_history(job["previous"], source) if job["previous"] else History()
     process = AsyncCrawlerProcess(scrapy_settings(source))
     crawler = process.create_crawler(SiteSpider)
-    process.crawl(crawler, source_name=job["name"], crawl=job["crawl"], source=source, output=Path(job["output"]))
+    output = Path(job["output"])
+    process.crawl(crawler, source_name=job["name"], crawl=job["crawl"], source=source, output=output, history=history)
     process.start(install_signal_handlers=False)
     spider = crawler.spider
     if not isinstance(spider, SiteSpider):
@@ -312,7 +378,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     if not spider.finished:
         raise CrawlFailedError(f"source {job['name']!r}: the crawl was interrupted; start it again")
     rows = [spider.rows[url] for url in sorted(spider.rows)]
-    write_table(Path(job["output"]), "captures", rows, CAPTURES)
+    write_table(output, "captures", rows, CAPTURES)
+    write_table(output, "links", spider.link_rows(), LINKS)
     return spider.summary()
 
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
+from urllib.parse import urlsplit
 
 from assets.build import BuildError, Segment
 
@@ -25,6 +26,14 @@ WARC_FILE_BYTES = 1 << 30
 _ENCODING_HEADERS = {"content-encoding", "transfer-encoding", "content-length"}
 
 
+Revisit = Literal["server_not_modified", "identical_payload"]
+
+_PROFILES: dict[Revisit, str] = {
+    "server_not_modified": "http://netpreserve.org/warc/1.1/revisit/server-not-modified",
+    "identical_payload": "http://netpreserve.org/warc/1.1/revisit/identical-payload-digest",
+}
+
+
 @dataclass(frozen=True)
 class Place:
     """Where one record lies."""
@@ -32,6 +41,19 @@ class Place:
     file: str
     offset: int
     length: int
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request and its answer, for the records of both; header values as Latin-1 text."""
+
+    url: str
+    requested_url: str
+    request_headers: Sequence[tuple[str, str]]
+    status: int
+    headers: Sequence[tuple[str, str]]
+    fetched_at: datetime
+    ip_address: str | None = None
 
 
 class WarcFolder:
@@ -75,32 +97,46 @@ class WarcFolder:
         self._writer.write_record(record)
         return Place(self._name, offset, self._out.tell() - offset)
 
-    def write_response(
-        self,
-        url: str,
-        status: int,
-        headers: Sequence[tuple[str, str]],
-        payload: bytes,
-        fetched_at: datetime,
-        ip_address: str | None = None,
-    ) -> Place:
-        """Store one HTTP response with its decoded payload."""
-        from http import HTTPStatus
+    def write_response(self, exchange: Exchange, payload: bytes) -> Place:
+        """Store one HTTP response with its decoded payload, then the request that it answers."""
+        kept = [(f"X-Crawl-{k}" if k.lower() in _ENCODING_HEADERS else k, v) for k, v in exchange.headers]
+        kept.append(("Content-Length", str(len(payload))))
+        record = self._writer.create_warc_record(
+            exchange.url,
+            "response",
+            payload=BytesIO(payload),
+            length=len(payload),
+            http_headers=_response_head(exchange, kept),
+            warc_headers_dict=_warc_headers(exchange) | {"WARC-Payload-Digest": _digest(_sha256(payload))},
+        )
+        return self._write_pair(exchange, record)
 
+    def write_revisit(self, exchange: Exchange, kind: Revisit, content_sha256: str, original_at: datetime) -> Place:
+        """Store that a page was what it had been: headers only, pointing at the record that holds the payload."""
+        record = self._writer.create_revisit_record(
+            exchange.url,
+            _digest(content_sha256),
+            refers_to_uri=exchange.url,
+            refers_to_date=_warc_date(original_at),
+            http_headers=_response_head(exchange, list(exchange.headers)),
+            warc_headers_dict=_warc_headers(exchange),
+        )
+        record.rec_headers.replace_header("WARC-Profile", _PROFILES[kind])
+        return self._write_pair(exchange, record)
+
+    def _write_pair(self, exchange: Exchange, response: Any) -> Place:
         from warcio.statusandheaders import StatusAndHeaders
 
-        kept = [(f"X-Crawl-{k}" if k.lower() in _ENCODING_HEADERS else k, v) for k, v in headers]
-        kept.append(("Content-Length", str(len(payload))))
-        phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-        http_headers = StatusAndHeaders(f"{status} {phrase}".strip(), kept, protocol="HTTP/1.1")
-        warc_headers = {"WARC-Date": _warc_date(fetched_at)}
-        if ip_address:
-            warc_headers["WARC-IP-Address"] = ip_address
-        return self._write(
-            self._writer.create_warc_record(
-                url, "response", payload=BytesIO(payload), http_headers=http_headers, warc_headers_dict=warc_headers
-            )
+        place = self._write(response)
+        parts = urlsplit(exchange.requested_url)
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        headers = StatusAndHeaders(f"GET {target} HTTP/1.1", list(exchange.request_headers), is_http_request=True)
+        concurrent = {"WARC-Concurrent-To": response.rec_headers.get_header("WARC-Record-ID")}
+        request = self._writer.create_warc_record(
+            exchange.url, "request", http_headers=headers, warc_headers_dict=_warc_headers(exchange) | concurrent
         )
+        self._writer.write_record(request)  # in the file of the response, even when that is now full
+        return place
 
     def write_resource(self, url: str, content_type: str, payload: bytes, fetched_at: datetime) -> Place:
         """Store one file that did not come over HTTP."""
@@ -117,6 +153,30 @@ class WarcFolder:
 
 def _warc_date(at: datetime) -> str:
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _warc_headers(exchange: Exchange) -> dict[str, str]:
+    address = {"WARC-IP-Address": exchange.ip_address} if exchange.ip_address else {}
+    return {"WARC-Date": _warc_date(exchange.fetched_at), **address}
+
+
+def _response_head(exchange: Exchange, headers: list[tuple[str, str]]) -> Any:
+    from http import HTTPStatus
+
+    from warcio.statusandheaders import StatusAndHeaders
+
+    status = exchange.status
+    phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
+    return StatusAndHeaders(f"{status} {phrase}".strip(), headers, protocol="HTTP/1.1")
+
+
+def _sha256(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+def _digest(sha256: str) -> str:
+    """The hash of captures.parquet, so that a revisit, whose payload is not at hand, names the same one."""
+    return f"sha256:{sha256}"
 
 
 def read_payload(warc_path: Path, offset: int, length: int) -> bytes:
@@ -136,12 +196,17 @@ def read_payload(warc_path: Path, offset: int, length: int) -> bytes:
 def read_capture(segment: Segment, row: Mapping[str, Any]) -> bytes:
     """Payload of one row of captures.parquet, its SHA-256 checked. `segment` is the raw_crawl segment."""
     where = f"{segment.asset}/{segment.partition}"
+    if row.get("revisit"):
+        raise BuildError(
+            f"{where}: {row['url']} was unchanged ({row['revisit']}): its payload is in raw_crawl/{row['payload_crawl']}, "
+            "which the history of this source must still hold; an unchanged page is never extracted again"
+        )
     if row["warc_file"] is None:
         raise BuildError(
             f"{where}: {row['url']} has no stored payload (drop_reason {row['drop_reason']!r}); read kept rows only"
         )
     payload = read_payload(segment.path(row["warc_file"]), row["warc_offset"], row["warc_length"])
-    found = hashlib.sha256(payload).hexdigest()
+    found = _sha256(payload)
     if found != row["content_sha256"]:
         raise BuildError(
             f"{where}: payload of {row['url']} has SHA-256 {found}, captures.parquet says {row['content_sha256']};"
@@ -151,11 +216,11 @@ def read_capture(segment: Segment, row: Mapping[str, Any]) -> bytes:
 
 
 def iter_payloads(segment: Segment, urls: Collection[str] | None = None) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """(row, payload) of every kept capture, or of those in `urls`, in the order they lie on disk."""
+    """(row, payload) of every payload this crawl stored, or of those of `urls`, in the order they lie on disk."""
     rows = [
         row
         for row in segment.table("captures").to_pylist()
-        if row["drop_reason"] is None and (urls is None or row["url"] in urls)
+        if row["drop_reason"] is None and not row.get("revisit") and (urls is None or row["url"] in urls)
     ]
     rows.sort(key=lambda row: (row["warc_file"], row["warc_offset"]))
     for row in rows:

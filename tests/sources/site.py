@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -89,6 +90,13 @@ def build_site() -> dict[str, Page]:
     }
 
 
+def _not_modified(page: Page, asked: Message) -> bool:
+    """As RFC 9110 orders it: If-None-Match decides alone when it is there."""
+    if "If-None-Match" in asked:
+        return asked["If-None-Match"] == page.headers.get("ETag")
+    return "If-Modified-Since" in asked and asked["If-Modified-Since"] == page.headers.get("Last-Modified")
+
+
 class Site:
     """A running server. `pages` may be edited between crawls; `requests` counts what was asked for."""
 
@@ -96,6 +104,7 @@ class Site:
         self.pages, self.jitter_s = pages, jitter_s
         self.requests: Counter[str] = Counter()
         self.agents: set[str] = set()
+        self.sent: dict[str, list[tuple[str, str]]] = {}  # headers of the last request for each path
         self.times: list[tuple[float, str]] = []
         self.url = ""
 
@@ -104,18 +113,22 @@ class Site:
         self.requests[path] += 1
         self.times.append((time.monotonic(), path))
         self.agents.add(handler.headers["User-Agent"])
+        self.sent[path] = handler.headers.items()
         if self.jitter_s:  # another order of arrival for each jitter, without a random choice
             time.sleep(self.jitter_s * hashlib.md5(f"{self.jitter_s}{path}".encode()).digest()[0] / 255)
         page = self.pages.get(path, Page(b"not here", status=404))
         if self.requests[path] <= page.fails_first:
             page = Page(b"busy", status=503)
+        if page.status == 200 and _not_modified(page, handler.headers):
+            page = Page(status=304, content_type=None, headers=page.headers)
         handler.send_response(page.status)
         if page.content_type:
             handler.send_header("Content-Type", page.content_type)
         for name, value in page.headers.items():
             handler.send_header(name, value)
         length = len(page.body) if page.declared_length is None else page.declared_length
-        handler.send_header("Content-Length", str(length))
+        if page.status != 304:
+            handler.send_header("Content-Length", str(length))
         handler.end_headers()
         handler.wfile.write(page.body)
 

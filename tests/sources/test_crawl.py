@@ -80,7 +80,7 @@ def test_each_url_has_its_reason(crawled: tuple[StageReport, Segment]) -> None:
         "/docs/huge.html": "too_large",
         "/docs/bomb.html": "too_large",
         "/docs/empty.html": "empty_body",
-        "/docs/cut.html": "fetch_failed",
+        "/docs/cut.html": "fetch_failed_cut_off",
         "/docs/broken.html": "http_500",
         "/docs/private/secret.html": "robots_denied",
         "/docs/closed/page.html": "opted_out",
@@ -180,6 +180,7 @@ def test_the_warc_file_is_valid_and_holds_the_policy_files(crawled: tuple[StageR
     assert Counter(kind for kind, _ in records) == {
         "warcinfo": 1,
         "response": 1 + 15 + 1,
+        "request": 1 + 15 + 1,
     }  # robots, kept, non-canonical
 
 
