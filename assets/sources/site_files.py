@@ -133,7 +133,7 @@ class SiteFiles:
                 break
             url = target[1]
         if fetched.response is not None and fetched.response.status == 200:
-            self._warc.write_response(fetched.exchange(url), fetched.response.body)
+            self._warc.write_exchange(fetched.exchange(url), fetched.response.body)
         return fetched
 
 

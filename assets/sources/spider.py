@@ -28,15 +28,15 @@ import scrapy
 from scrapy.crawler import AsyncCrawlerProcess
 
 from assets.child_process import end_with_parent
-from assets.schemas import CAPTURES, LINKS, document_id
+from assets.schemas import document_id
 from assets.sources.config import SourceConfig, WebSource
 from assets.sources.fetch import CONTENT_TYPES, Fetched, Fetcher, scrapy_settings
 from assets.sources.history import History, KnownPage, read_history
 from assets.sources.optout import SitePolicy, page_opt_out, rsl_reserves
+from assets.sources.record import CrawlRecord
 from assets.sources.scope import PageLinks, Scope, canonical_url, licence_links, origin, read_page, resolve_link
 from assets.sources.site_files import CrawlFailedError, SiteFiles, SitemapPages
 from assets.sources.warc import Place, Revisit, WarcFolder
-from assets.tables import write_table
 
 PROGRESS_EVERY_S = 0.5
 _NO_LINKS = PageLinks((), None, ())
@@ -60,9 +60,7 @@ class SiteSpider(scrapy.Spider):
         self.scope = Scope.of(source.start_urls, source.path_prefixes)
         self.policies: dict[str, SitePolicy] = {}
         self.sitemap = SitemapPages()
-        self.rows: dict[str, dict[str, Any]] = {}
-        self.links: dict[str, tuple[str, ...]] = {}  # kept URL -> what it leads to inside the source, as requested
-        self.wanted_names: dict[str, str] = {}  # URL -> its rel=canonical, where that is another page in scope
+        self.record = CrawlRecord(source_name, crawl, source)
         self.names: dict[str, str] = {}  # URL as requested -> canonical URL: known links are resolved once
         self.pages = self.retries = self.stored_bytes = self.bad_links = 0
         self.limit: str | None = None
@@ -97,19 +95,20 @@ class SiteSpider(scrapy.Spider):
             for depth in range(self.source.max_depth + 1):
                 found = await self._walk_level(level)
                 if depth == 0:
-                    found = {u: at for u, at in self.sitemap.requested.items() if u not in self.rows} | found
+                    found = {u: at for u, at in self.sitemap.requested.items() if u not in self.record.rows} | found
                 level = found
                 if not level or self.limit:
                     break
             for url, requested in level.items():
-                self._record(url, requested, drop_reason=self.limit or "depth_limit")
+                self.record.add(url, requested, drop_reason=self.limit or "depth_limit")
             if (
                 not self.limit
             ):  # pages that nothing links any more: are they still there? What they link is not followed
-                known = (url for url in self.history.still_asked if url not in self.rows and self.scope.contains(url))
+                known = (
+                    url for url in self.history.still_asked if url not in self.record.rows and self.scope.contains(url)
+                )
                 await self._walk_level({url: url for url in known})
-        self._settle_names()
-        self._settle_redirects()
+        self.record.settle()
 
     async def _walk_level(self, level: dict[str, str]) -> dict[str, str]:
         """Fetch one level in URL order; returns the pages it met first, canonical URL -> URL to request."""
@@ -136,23 +135,23 @@ class SiteSpider(scrapy.Spider):
                     waiting.extendleft((u, r) for u, r, _ in reversed(flying))
                     break
                 for link, target in links:
-                    if link not in self.rows and link not in level and self.scope.contains(link):
+                    if link not in self.record.rows and link not in level and self.scope.contains(link):
                         found.setdefault(link, target)
                 self._progress(url, len(waiting) + len(found))
         finally:
             await asyncio.gather(*(task for _, _, task in flying), return_exceptions=True)
         for url, requested in waiting:
-            self._record(url, requested, drop_reason=self.limit)
+            self.record.add(url, requested, drop_reason=self.limit)
         return found
 
     def _refuse_unfetched(self, url: str, requested: str) -> bool:
         """Record a page that its host does not let us fetch, or not for training."""
         policy = self.policies[origin(url)]
         if self.source.respect_robots and not policy.may_fetch(requested):
-            self._record(url, requested, drop_reason="robots_denied")
+            self.record.add(url, requested, drop_reason="robots_denied")
             return True
         if signal_name := policy.opt_out(requested):
-            self._record(url, requested, drop_reason="opted_out", opt_out=signal_name)
+            self.record.add(url, requested, drop_reason="opted_out", opt_out=signal_name)
             return True
         return False
 
@@ -177,23 +176,23 @@ class SiteSpider(scrapy.Spider):
         if known is not None and fetched.known_by_sitemap:
             return self._keep_known(url, requested, fetched, known)
         if response is None:
-            self._record(url, requested, fetched, drop_reason=fetched.failure)
+            self.record.add(url, requested, fetched, drop_reason=fetched.failure)
             return ()
         if response.status == 304 and known is not None and known.validators:
             if signal_name := page_opt_out(fetched.headers):
-                self._record(url, requested, fetched, drop_reason="opted_out", opt_out=signal_name)
+                self.record.add(url, requested, fetched, drop_reason="opted_out", opt_out=signal_name)
                 return ()
             return self._keep_known(url, requested, fetched, known)
         location = fetched.header("Location")
         if 300 <= response.status < 400 and location:
             target = resolve_link(requested, location)
-            self._record(url, requested, fetched, drop_reason="redirected", location=target[0] if target else None)
+            self.record.add(url, requested, fetched, drop_reason="redirected", location=target[0] if target else None)
             return (target,) if target else ()
         if response.status != 200:
-            self._record(url, requested, fetched, drop_reason=f"http_{response.status}")
+            self.record.add(url, requested, fetched, drop_reason=f"http_{response.status}")
             return ()
         if fetched.content_type not in CONTENT_TYPES:
-            self._record(url, requested, fetched, drop_reason="unsupported_content_type")
+            self.record.add(url, requested, fetched, drop_reason="unsupported_content_type")
             return ()
         return await self._process_page(url, requested, fetched)
 
@@ -204,17 +203,17 @@ class SiteSpider(scrapy.Spider):
         page = read_page(response) if fetched.is_html and response.body else _NO_LINKS
         self.bad_links += page.refused
         if signal_name := page_opt_out(fetched.headers, page.metas) or await self._licence_opt_out(url, fetched, page):
-            self._record(url, requested, fetched, drop_reason="opted_out", opt_out=signal_name)
+            self.record.add(url, requested, fetched, drop_reason="opted_out", opt_out=signal_name)
         elif not response.body:
-            self._record(url, requested, fetched, drop_reason="empty_body")
+            self.record.add(url, requested, fetched, drop_reason="empty_body")
         elif self.stored_bytes + len(response.body) > self.source.max_total_bytes:
             self.limit = "byte_limit"
-            self._record(url, requested, fetched, drop_reason=self.limit)
+            self.record.add(url, requested, fetched, drop_reason=self.limit)
         else:
             self._store(url, requested, fetched)
-            self.links[url] = tuple(target for link, target in page.links if self.scope.contains(link))
+            self.record.links[url] = tuple(target for link, target in page.links if self.scope.contains(link))
             if page.canonical and page.canonical != url and self.scope.contains(page.canonical):
-                self.wanted_names[url] = page.canonical
+                self.record.wanted_names[url] = page.canonical
                 return (*page.links, (page.canonical, page.canonical))
         return page.links
 
@@ -237,10 +236,10 @@ class SiteSpider(scrapy.Spider):
             place = self._write_revisit(url, fetched, known, "identical_payload")
             decided = {"revisit": "identical_payload", **known.payload}
         else:
-            place = self.warc.write_response(fetched.exchange(url), response.body)
+            place = self.warc.write_exchange(fetched.exchange(url), response.body)
             self.stored_bytes += len(response.body)
             decided = {"payload_fetched_at": fetched.at}
-        self._record(
+        self.record.add(
             url,
             requested,
             fetched,
@@ -262,10 +261,10 @@ class SiteSpider(scrapy.Spider):
             decided |= _columns(place) | {"revisit": "server_not_modified"}
             for name, header in (("etag", "ETag"), ("last_modified", "Last-Modified")):
                 decided[name] = fetched.header(header) or decided[name]
-        self._record(url, requested, fetched, **decided)
-        self.links[url] = known.links
+        self.record.add(url, requested, fetched, **decided)
+        self.record.links[url] = known.links
         if known.canonical_url:
-            self.wanted_names[url] = known.canonical_url
+            self.record.wanted_names[url] = known.canonical_url
         targets = (*known.links, *([known.canonical_url] if known.canonical_url else []))
         return tuple((self._name_of(target), target) for target in targets)
 
@@ -280,48 +279,10 @@ class SiteSpider(scrapy.Spider):
             self.names[requested] = canonical_url(requested)
         return self.names[requested]
 
-    def _record(self, url: str, requested: str, fetched: Fetched | None = None, **decided: Any) -> None:
-        row: dict[str, Any] = dict.fromkeys(CAPTURES.names)
-        row |= {
-            "url": url,
-            "requested_url": requested,
-            "source": self.source_name,
-            "crawl": self.crawl_name,
-            "licence": self.source.licence,
-            "domain": self.source.domain,
-            "robots_sha256": self.policies[origin(url)].robots_sha256,
-        }
-        if fetched is not None:
-            row["fetched_at"] = fetched.at
-            if fetched.response is not None:
-                row["status"] = fetched.response.status
-                row["content_type"] = fetched.content_type
-                row["etag"] = fetched.header("ETag")
-                row["last_modified"] = fetched.header("Last-Modified")
-        self.rows[url] = row | decided
-
-    def _settle_names(self) -> None:
-        """A page that names another page of the source as its canonical form is dropped, if that page is there."""
-        for url, name in sorted(self.wanted_names.items()):
-            other = self.rows.get(name)
-            if other is not None and other["drop_reason"] is None and self.wanted_names.get(name) is None:
-                self.rows[url]["drop_reason"] = "non_canonical"
-
-    def _settle_redirects(self) -> None:
-        """A redirect that comes back to where it was is no redirect: nothing is there, for now."""
-        for start in sorted(self.rows):
-            seen: set[str] = set()
-            url: str | None = start
-            while url is not None and url not in seen:
-                seen.add(url)
-                row = self.rows.get(url)
-                url = row["location"] if row is not None and row["location"] else None
-            if url is not None:
-                self.rows[start]["drop_reason"] = "redirect_loop"
-
     async def _read_origin(self, where: str) -> None:
         """Policy, pace and sitemaps of an origin."""
         policy = self.policies[where] = await self.files.policy(where)
+        self.record.robots_sha256[where] = policy.robots_sha256
         host = urlsplit(where).hostname or ""  # Scrapy's key for what it delays
         assert self.crawler.engine is not None
         delay = max(self.source.delay_s, policy.crawl_delay_s)
@@ -347,14 +308,6 @@ class SiteSpider(scrapy.Spider):
             "malformed_links": self.bad_links,
         }
 
-    def link_rows(self) -> list[dict[str, Any]]:
-        """Rows of LINKS: the kept pages, by URL."""
-        return [
-            {"url": url, "canonical_url": self.wanted_names.get(url), "links": list(self.links[url])}
-            for url in sorted(self.links)
-            if self.rows[url]["drop_reason"] is None
-        ]
-
 
 def _columns(place: Place) -> dict[str, Any]:
     return {"warc_file": place.file, "warc_offset": place.offset, "warc_length": place.length}
@@ -377,9 +330,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
         raise spider.failure
     if not spider.finished:
         raise CrawlFailedError(f"source {job['name']!r}: the crawl was interrupted; start it again")
-    rows = [spider.rows[url] for url in sorted(spider.rows)]
-    write_table(output, "captures", rows, CAPTURES)
-    write_table(output, "links", spider.link_rows(), LINKS)
+    spider.record.write(output)
     return spider.summary()
 
 

@@ -97,11 +97,30 @@ class WarcFolder:
         self._writer.write_record(record)
         return Place(self._name, offset, self._out.tell() - offset)
 
-    def write_response(self, exchange: Exchange, payload: bytes) -> Place:
+    def write_exchange(self, exchange: Exchange, payload: bytes) -> Place:
         """Store one HTTP response with its decoded payload, then the request that it answers."""
+        response = self._response(exchange, payload)
+        place = self._write(response)
+        self._write_request(exchange, response)
+        return place
+
+    def write_response(
+        self,
+        url: str,
+        status: int,
+        headers: Sequence[tuple[str, str]],
+        payload: bytes,
+        fetched_at: datetime,
+        ip_address: str | None = None,
+    ) -> Place:
+        """Store one HTTP response with its decoded payload, where the request is not known."""
+        exchange = Exchange(url, url, (), status, headers, fetched_at, ip_address)
+        return self._write(self._response(exchange, payload))
+
+    def _response(self, exchange: Exchange, payload: bytes) -> Any:
         kept = [(f"X-Crawl-{k}" if k.lower() in _ENCODING_HEADERS else k, v) for k, v in exchange.headers]
         kept.append(("Content-Length", str(len(payload))))
-        record = self._writer.create_warc_record(
+        return self._writer.create_warc_record(
             exchange.url,
             "response",
             payload=BytesIO(payload),
@@ -109,7 +128,6 @@ class WarcFolder:
             http_headers=_response_head(exchange, kept),
             warc_headers_dict=_warc_headers(exchange) | {"WARC-Payload-Digest": _digest(_sha256(payload))},
         )
-        return self._write_pair(exchange, record)
 
     def write_revisit(self, exchange: Exchange, kind: Revisit, content_sha256: str, original_at: datetime) -> Place:
         """Store that a page was what it had been: headers only, pointing at the record that holds the payload."""
@@ -122,12 +140,13 @@ class WarcFolder:
             warc_headers_dict=_warc_headers(exchange),
         )
         record.rec_headers.replace_header("WARC-Profile", _PROFILES[kind])
-        return self._write_pair(exchange, record)
+        place = self._write(record)
+        self._write_request(exchange, record)
+        return place
 
-    def _write_pair(self, exchange: Exchange, response: Any) -> Place:
+    def _write_request(self, exchange: Exchange, response: Any) -> None:
         from warcio.statusandheaders import StatusAndHeaders
 
-        place = self._write(response)
         parts = urlsplit(exchange.requested_url)
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         headers = StatusAndHeaders(f"GET {target} HTTP/1.1", list(exchange.request_headers), is_http_request=True)
@@ -136,7 +155,6 @@ class WarcFolder:
             exchange.url, "request", http_headers=headers, warc_headers_dict=_warc_headers(exchange) | concurrent
         )
         self._writer.write_record(request)  # in the file of the response, even when that is now full
-        return place
 
     def write_resource(self, url: str, content_type: str, payload: bytes, fetched_at: datetime) -> Place:
         """Store one file that did not come over HTTP."""
