@@ -49,7 +49,7 @@ _TRANSPORT_ERRORS: tuple[tuple[type[BaseException], str], ...] = (
         DownloadTimeoutError,
         "fetch_failed_timeout",
     ),  # also a server that sends a byte a minute: the limit is of the whole
-    (ResponseDataLossError, "fetch_failed_cut_off"),  # fewer bytes than Content-Length, or no last chunk
+    (ResponseDataLossError, "fetch_failed_length"),  # fewer or more bytes than Content-Length, or no last chunk
     (DownloadConnectionRefusedError, "fetch_failed_connection"),
     (DownloadFailedError, "fetch_failed_connection"),
     (OSError, "fetch_failed_connection"),
@@ -65,6 +65,7 @@ def scrapy_settings(source: WebSource) -> dict[str, Any]:
             "Accept": "text/html,application/xhtml+xml,text/plain;q=0.9,*/*;q=0.1",
             "Accept-Encoding": ACCEPT_ENCODING,
         },
+        "DOWNLOAD_HANDLERS": dict.fromkeys(("http", "https"), "assets.sources.strict_http.StrictHTTP11DownloadHandler"),
         "COMPRESSION_ENABLED": False,  # content_coding.py: a cut-off body must not pass for a page
         "CONCURRENT_REQUESTS": source.concurrency,
         "CONCURRENT_REQUESTS_PER_DOMAIN": source.concurrency,

@@ -16,6 +16,7 @@ from assets.sources.rsl import RSL_TYPE
 
 MAX_URL_CHARACTERS = 2083  # longer ones are session state or traps, not pages
 
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OTHER_SCHEME = re.compile(r"\s*(mailto|javascript|tel|data|ftp|about|blob|sms|irc):", re.IGNORECASE)  # no mistakes
 _LICENCE_LINK = re.compile(r"<([^>]*)>([^,<]*)")
@@ -65,10 +66,18 @@ class Scope:
 
 
 def is_public_address(address: str) -> bool:
-    """Whether an IP address is one of the open internet: not loopback, private, link-local, reserved or multicast."""
+    """Whether an IP address is one of the open internet: not loopback, private, link-local, reserved or multicast.
+
+    An IPv6 address that carries an IPv4 one (mapped, 6to4, NAT64) is as public as that one.
+    """
     ip = ipaddress.ip_address(address)
-    mapped = getattr(ip, "ipv4_mapped", None)
-    return (mapped or ip).is_global and not ip.is_multicast
+    if isinstance(ip, ipaddress.IPv6Address):
+        carried = ip.ipv4_mapped or ip.sixtofour
+        if carried is None and ip in _NAT64:
+            carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if carried is not None:
+            return is_public_address(str(carried))
+    return ip.is_global and not ip.is_multicast
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import hashlib
 import json
+import resource
 import sys
 import time
 from collections import deque
@@ -306,6 +307,7 @@ class SiteSpider(scrapy.Spider):
             "rsl_licences": sum(len(policy.rsl_licences) for policy in self.policies.values()),
             "sitemaps": {"read": self.sitemap.read, "unreadable": self.sitemap.unreadable},
             "malformed_links": self.bad_links,
+            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
 
 

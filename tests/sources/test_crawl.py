@@ -80,7 +80,7 @@ def test_each_url_has_its_reason(crawled: tuple[StageReport, Segment]) -> None:
         "/docs/huge.html": "too_large",
         "/docs/bomb.html": "too_large",
         "/docs/empty.html": "empty_body",
-        "/docs/cut.html": "fetch_failed_cut_off",
+        "/docs/cut.html": "fetch_failed_length",
         "/docs/broken.html": "http_500",
         "/docs/private/secret.html": "robots_denied",
         "/docs/closed/page.html": "opted_out",
