@@ -36,6 +36,7 @@ class CrawlRecord:
         }
         if fetched is not None:
             row["fetched_at"] = fetched.at
+            row["detail"] = fetched.detail or None
             if fetched.response is not None:
                 row["status"] = fetched.response.status
                 row["content_type"] = fetched.content_type
