@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-executors campaign-kills campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-executors campaign-histories campaign-kills campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ campaign-store: $(INSTALLED) ## fail every system call of the Git store and ever
 
 campaign-s3: $(INSTALLED) ## the store's contract tests with its bytes on a real S3 server (Ceph; needs root and its packages)
 	@$(BIN)/python -m tests.campaigns.s3
+
+campaign-histories: $(INSTALLED) ## 1,000 random histories of crawls, edits, recipe changes and crashes against builds from scratch
+	@$(BIN)/python -m tests.campaigns.histories
 
 constraints: $(INSTALLED) ## rewrite deploy/constraints.txt from the installed versions
 	@head -3 deploy/constraints.txt > $(VENV)/constraints.new
