@@ -19,6 +19,7 @@ from orchestration.store.s3_objects import S3Objects
 FEW_PATHS = 8  # of one folder; for more, the folder is listed
 FULL_ID = 64
 CACHED_COMMITS = 4096
+KNOWN_ENTRIES = 65_536  # about 30 MB
 
 
 class LakefsTrees:
@@ -29,6 +30,7 @@ class LakefsTrees:
         self._objects = objects
         self._commits = lru_cache(CACHED_COMMITS)(self._read_commit)
         self._empty: str | None = None
+        self._known: dict[tuple[str, str], ObjectInfo] = {}
 
     def empty(self) -> str:
         """Digest of the empty content, stored when first asked for: the head file points at it."""
@@ -77,12 +79,21 @@ class LakefsTrees:
         """Files under a prefix, sorted by path."""
         for entry in self._api.objects(commit, prefix):
             if entry.path != history.HEAD_FILE:
-                yield self._info(entry)
+                yield self._remembered(commit, self._info(entry))
+
+    def _remembered(self, commit: str, info: ObjectInfo) -> ObjectInfo:
+        """Whoever lists a folder reads its files next: their entries need not be asked for again."""
+        if len(self._known) >= KNOWN_ENTRIES:
+            self._known.clear()
+        self._known[commit, info.path] = info
+        return info
 
     def stat(self, commit: str, path: str) -> ObjectInfo | None:
-        """One file, or None."""
+        """One file of a commit (by its full id, so that it never changes), or None."""
+        if known := self._known.get((commit, path)):
+            return known
         entry = self._api.stat(commit, path)
-        return None if entry is None else self._info(entry)
+        return None if entry is None else self._remembered(commit, self._info(entry))
 
     def files(self, commit: str, names: Iterable[str]) -> dict[str, ObjectInfo]:
         """The files that exist at some paths."""

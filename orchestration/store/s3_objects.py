@@ -63,6 +63,7 @@ class S3Objects:
     def __init__(self, area: str, cache: Path, patience: Patience) -> None:
         self.bucket = S3Bucket(area, patience)
         self.cache = cache
+        self._hashed: dict[str, tuple[int, int]] = {}
 
     def address(self, sha256: str) -> str:
         """What lakeFS stores as the physical address of a content."""
@@ -149,43 +150,59 @@ class S3Objects:
 
     def read(self, sha256: str, size_bytes: int, name: str) -> bytes:
         """Whole content from the server, its hash verified. The local cache is not asked."""
-        self.refuse_purged(sha256, name)
         for _ in range(CORRUPT_READS):
             try:
                 data = self.bucket.read(place(sha256))
             except FileNotFoundError:
-                raise CorruptObjectError(self._explain_missing(sha256, name), sha256) from None
+                raise self._missing(sha256, name) from None
             if hashlib.sha256(data).hexdigest() == sha256:
                 return data
         raise self._corrupt(sha256, size_bytes, name)
 
     def fetch(self, sha256: str, size_bytes: int, name: str) -> Path:
         """A verified read-only copy in the local cache, downloaded if it is not there."""
-        self.refuse_purged(sha256, name)
         final = self.cache / sha256[:2] / sha256
         with durable.typed_errors(f"keep a copy of {name}"):
-            if final.exists() and final.stat().st_size == size_bytes and sha256_of(final) == sha256:
-                os.utime(final)  # gc deletes what was not used for long
+            if self._is_whole(final, sha256, size_bytes):
+                self.refuse_purged(sha256, name)  # a takedown elsewhere does not reach this folder
                 return final
             durable.make_folder(final.parent)
         for _ in range(CORRUPT_READS):
             temporary = final.parent / durable.temporary_name()
             try:
-                self._download(sha256, name, temporary)
+                self.bucket.download(place(sha256), temporary)
                 if sha256_of(temporary) == sha256:
                     os.chmod(temporary, 0o444)
                     os.rename(temporary, final)
                     return final
+            except FileNotFoundError:
+                raise self._missing(sha256, name) from None
             finally:
                 with suppress(FileNotFoundError):
                     os.unlink(temporary)
         raise self._corrupt(sha256, size_bytes, name)
 
-    def _download(self, sha256: str, name: str, target: Path) -> None:
+    def _is_whole(self, path: Path, sha256: str, size_bytes: int) -> bool:
+        """Whether a cached copy has the right bytes; hashed once, and again when the file was touched since."""
         try:
-            self.bucket.download(place(sha256), target)
+            now = path.stat()
+            if self._hashed.get(sha256) != (now.st_ino, now.st_mtime_ns):
+                if now.st_size != size_bytes or sha256_of(path) != sha256:
+                    return False
+                os.utime(path)  # gc deletes what was not used for long
+                now = path.stat()
+                self._hashed[sha256] = (now.st_ino, now.st_mtime_ns)
         except FileNotFoundError:
-            raise CorruptObjectError(self._explain_missing(sha256, name), sha256) from None
+            return False
+        return True
+
+    def _missing(self, sha256: str, name: str) -> StoreError:
+        """Why an object is not there: a takedown, gc, or damage."""
+        try:
+            self.refuse_purged(sha256, name)
+        except PurgedObjectError as error:
+            return error
+        return CorruptObjectError(self._explain_missing(sha256, name), sha256)
 
     def _corrupt(self, sha256: str, size_bytes: int, name: str) -> CorruptObjectError:
         stored = self.bucket.head(place(sha256))
