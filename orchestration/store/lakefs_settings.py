@@ -68,3 +68,10 @@ class LakefsSettings:
         home = Path(environ.get("HEADWATER_HOME") or Path(__file__).resolve().parents[2] / ".headwater")
         cache = Path(environ.get(CACHE) or home / "object-cache")
         return cls(endpoint, repository, environ[KEY_ID], environ[SECRET], cache, environ.get(NAMESPACE))
+
+
+def objects_area(namespace: str) -> str:
+    """Where our objects lie: beside the namespace of lakeFS, never in it, or lakeFS's own gc would count them as its."""
+    place = namespace.rstrip("/")
+    has_prefix = "/" in place.removeprefix("s3://")
+    return f"{place}-objects" if has_prefix else f"{place}/headwater-objects"

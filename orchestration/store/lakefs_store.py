@@ -38,7 +38,7 @@ from orchestration.store.contract import (
 from orchestration.store.git_objects import encode_message
 from orchestration.store.lakefs_api import LakefsApi, RefusedError
 from orchestration.store.lakefs_names import TRANSIT, check_new, decode, encode
-from orchestration.store.lakefs_settings import NAMESPACE, LakefsSettings
+from orchestration.store.lakefs_settings import NAMESPACE, LakefsSettings, objects_area
 from orchestration.store.lakefs_trees import LakefsTrees
 from orchestration.store.s3_objects import S3Objects
 
@@ -67,7 +67,7 @@ class LakefsStore:
             namespace = self.api.namespace()
         if not namespace or not namespace.startswith("s3://"):
             raise StoreError(f"repository {settings.repository!r} lies in {namespace}; only s3:// namespaces are known")
-        self.objects = S3Objects(f"{namespace.rstrip('/')}-objects", settings.cache, settings.patience)
+        self.objects = S3Objects(objects_area(namespace), settings.cache, settings.patience)
         self.trees = LakefsTrees(self.api, self.objects)
 
     # --- refs
