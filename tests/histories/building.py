@@ -79,14 +79,17 @@ def give(source: Path, target: Path) -> None:
 
 def run_in_this_process(*, backwards: bool) -> None:
     """Have datatrove's tasks run here, one after the other, in or against their order."""
-    from assets.documents import engine
+    from multiprocessing import set_start_method
 
-    def run_tasks(executor: engine.PoolExecutor, progress: Progress) -> None:
+    from assets.documents.executors import SILENT, LocalPipelineExecutor, LocalProcesses
+
+    def run(self: LocalProcesses, pipeline: list[Any], tasks: int, logging_dir: Path, progress: Progress) -> None:
+        executor = LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(logging_dir))
         for rank in sorted(executor.get_incomplete_ranks(), reverse=backwards):
-            executor._run_for_rank(rank)
+            executor._run_for_rank(rank, SILENT)
 
-    engine._prepare_worker()
-    engine.PoolExecutor.run_tasks = run_tasks
+    set_start_method("fork", force=True)  # of the extraction's sandboxes
+    LocalProcesses.run = run
 
 
 class _Blank:
