@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-executors campaign-histories campaign-kills campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-executors campaign-histories campaign-sources campaign-kills campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench: $(INSTALLED) ## every benchmark against its goal; fails where one is miss
 
 campaign-executors: $(INSTALLED) ## the same data on local processes, Ray and a real Slurm (root, slurm-wlm, munge)
 	@$(BIN)/python -m tests.campaigns.executors
+
+campaign-sources: $(INSTALLED) ## every source kind on real, damaged and large samples
+	@$(BIN)/python -m tests.campaigns.source_kinds
 
 campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run
 	@$(BIN)/python -m tests.campaigns.kills

@@ -193,6 +193,8 @@ def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     if "root" in model.model_fields:
         variants = [v for v in _members(model.model_fields["root"].annotation) if issubclass(v, BaseModel)]
         tagged = [v for v in variants if location[0] in get_args(v.model_fields["kind"].annotation)]
+        if tagged and len(location) > 2:
+            return _known_keys(tagged[0], location[1:])
         return sorted(key for variant in tagged or variants for key in variant.model_fields)
     for part in location[:-1]:
         inner = [v for v in _members(model.model_fields[str(part)].annotation) if hasattr(v, "model_fields")]

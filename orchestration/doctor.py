@@ -177,6 +177,8 @@ def _source(name: str, table: Mapping[str, object]) -> Finding:
             return well(title, str(resolve_root(str(table["root"]), name)))
         except BuildError as error:
             return Finding(title, False, "error", str(error), "Correct `root`, or take the source out of sources.toml.")
+    if table.get("kind") != "web":
+        return _bulk_source(title, table)
     urls = table.get("start_urls")
     hosts = sorted({_host_and_port(str(url)) for url in urls} if isinstance(urls, list | tuple) else set())
     outside = [(host, port) for host, port in hosts if not host.startswith(_LOOPBACK)]
@@ -186,6 +188,24 @@ def _source(name: str, table: Mapping[str, object]) -> Finding:
         return Finding(title, False, "warning", "; ".join(problems), remedy)
     names = ", ".join(host for host, _ in outside)
     return well(title, f"{names} answers" if outside else "on this machine, served while it is crawled")
+
+
+def _bulk_source(title: str, table: Mapping[str, object]) -> Finding:
+    """Whether every local path of a bulk source names something and every web server answers; S3 needs keys, and is not asked."""
+    import glob
+
+    keys = ("paths", "path_lists", "index_api", "cdxj", "columnar")
+    given = [table.get(key) or () for key in keys]
+    places = [place for value in given for place in ([value] if isinstance(value, str) else list(value))]  # type: ignore[call-overload]
+    local = [place for place in places if "://" not in place and table.get("layout") != "huggingface"]
+    missing = [place for place in local if not glob.glob(str(Path(place).expanduser()), recursive=True)]
+    if missing:
+        said = f"{missing[0]!r} names no file on this machine"
+        return Finding(title, False, "error", said, "Correct the path, or take the source out of sources.toml.")
+    hosts = sorted({_host_and_port(place) for place in places if place.startswith("http")})
+    if problems := [problem for host, port in hosts if (problem := _unreachable(host, port))]:
+        return Finding(title, False, "warning", "; ".join(problems), "Check the network.")
+    return well(title, ", ".join(places[:3]))
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

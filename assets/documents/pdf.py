@@ -13,7 +13,8 @@ from assets.documents.formats import UnreadableError
 MIN_PAGES_FOR_RUNNING_HEADS = 4  # fewer pages repeat a line by accident
 RUNNING_HEAD_SHARE = 0.5  # of the pages, at their first or last line; digits count as equal
 _PASSWORD = 4  # FPDF_ERR_PASSWORD
-_DIGITS = re.compile(r"\d+")
+_NUMBERS = re.compile(r"\d+|\b[ivxlc]+\b")  # prefaces count pages in Roman numerals
+_LEADER = re.compile(r"(?:\. ?){6,}")  # the dots of a table of contents, which is no text
 _HAN = r"\u3400-\u9fff\uf900-\ufaff\u3000-\u303f\uff00-\uffef"
 _HAN_END = re.compile(rf"[{_HAN}]$")
 _HAN_START = re.compile(rf"^[{_HAN}]")
@@ -53,7 +54,7 @@ def pdf_text(payload: bytes) -> tuple[str, str]:
 def _page_lines(text: str) -> list[str]:
     """Lines of a page; PDFium marks a hyphen that only breaks a word as U+0002 or U+FFFE."""
     joined = re.sub(r"[\x02\ufffe]\s*", "", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return [line.rstrip() for line in joined.split("\n")]
+    return [line.rstrip() for line in joined.split("\n") if not _LEADER.search(line)]
 
 
 def without_running_heads(pages: list[list[str]]) -> list[list[str]]:
@@ -75,7 +76,7 @@ def without_running_heads(pages: list[list[str]]) -> list[list[str]]:
 
 
 def _shape(line: str) -> str:
-    return _DIGITS.sub("0", " ".join(line.split()))
+    return _NUMBERS.sub("0", " ".join(line.split()))
 
 
 def paragraphs(lines: list[str]) -> list[str]:
