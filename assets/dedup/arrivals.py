@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from assets.dedup.candidates import buckets_of
 from assets.dedup.ids import IdKind, as_bytes, decode_ids, encode_hex, encode_ids, encode_text, id_keys, positions
 from assets.dedup.recipe import DedupRecipe
 from assets.dedup.signatures import SignatureReader
-from assets.dedup.sorted_runs import TOMBSTONE, Rows, Spill, newest, sort_rows
+from assets.dedup.sorted_runs import TOMBSTONE, Rows, Spill, distinct, newest, sort_rows, spans
 from assets.dedup.state import Manifest, SegmentWriter, View
 
 ROWS_PER_RANGE = 1 << 20  # bucket rows in memory at a time: some 200 MB with all that is derived from them
@@ -104,10 +105,10 @@ class NodeIntake:
         if not len(arrivals.node):
             return
         digests = as_bytes(arrivals.digest)
-        distinct, chosen, which = np.unique(digests, return_index=True, return_inverse=True)
-        known = self.view.keys.rows_with(np.unique(arrivals.digest[:, 0]))
+        sets, chosen, which = np.unique(digests, return_index=True, return_inverse=True)
+        known = self.view.keys.rows_with(distinct(arrivals.digest[:, 0]))
         at = positions(arrivals.digest[chosen], as_bytes(known[:, :2]))
-        number = np.zeros(len(distinct), dtype=np.uint64)
+        number = np.zeros(len(sets), dtype=np.uint64)
         number[at >= 0] = known[at[at >= 0], 2]
         is_new = at < 0
         waiting = np.full(len(digests), -1, dtype=np.int64)  # per document: the node it must bring
@@ -127,14 +128,13 @@ class NodeIntake:
         arrivals.is_new[:] = is_new[which]
 
     def _write(self, digests: Rows, batch: pa.RecordBatch, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
-        taken = batch.take(pa.array(rows))
-        shingles, signature = taken.column("shingles"), taken.column("signature")
-        self._check_slots(np.diff(signature.offsets.to_numpy()))
-        signatures = signature.flatten().to_numpy().reshape(len(rows), self.slots)
+        self._check_slots(np.diff(batch.column("signature").offsets.to_numpy()))
+        _, signatures = _lists(batch.column("signature"), rows)
+        signatures = signatures.reshape(len(rows), self.slots)
+        sizes, shingles = _lists(batch.column("shingles"), rows)
         numbers = np.arange(self.next_node, self.next_node + len(rows), dtype=np.uint64)
         self.next_node += len(rows)
-        sizes = np.diff(shingles.offsets.to_numpy()).astype(np.int64)
-        self.writer.append_nodes(numbers, digests, sizes, signatures, shingles.flatten().to_numpy())
+        self.writer.append_nodes(numbers, digests, sizes, signatures, shingles)
         found = buckets_of(numbers, signatures, self.bands, self.rows)
         self.buckets.add(found, range_of(found[:, 0], self.buckets.ranges))
         return numbers
@@ -153,6 +153,14 @@ class NodeIntake:
             )
 
 
+def _lists(column: pa.ListArray, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """(lengths, values in turn) of some rows of a list column; pyarrow's take is slower."""
+    offsets, values = column.offsets.to_numpy().astype(np.int64), column.values.to_numpy()
+    start, stop = offsets[rows], offsets[rows + 1]
+    is_slice = np.array_equal(rows, np.arange(len(offsets) - 1))
+    return stop - start, values[offsets[0] : offsets[-1]] if is_slice else values[spans(start, stop)]
+
+
 def range_of(hashes: npt.NDArray[np.uint64], ranges: int) -> npt.NDArray[np.int64]:
     """The hash range of each value: consecutive ranges of equal size, so that ranges in order are values in order."""
     return ((hashes >> np.uint64(32)) * np.uint64(ranges) >> np.uint64(32)).astype(np.int64)
@@ -164,12 +172,12 @@ def departures(removed: Sequence[str], view: View, kind: IdKind) -> Rows:
         return np.zeros((0, 7), dtype=np.uint64)
     names = pa.array(removed, type=pa.string())
     keys = id_keys(names, kind)
-    found = view.documents.rows_with(np.unique(keys[:, 0]))
+    found = view.documents.rows_with(distinct(keys[:, 0]))
     at = positions(keys, as_bytes(found[:, :2]))
     if (at < 0).any():
         first = removed[int(np.flatnonzero(at < 0)[0])]
         raise BuildError(f"{int((at < 0).sum())} documents to remove are not in the dedup state, first {first}")
-    members = view.members.rows_with(np.unique(found[at, 2]))
+    members = view.members.rows_with(distinct(found[at, 2]))
     ids = np.ascontiguousarray(members[:, 1:-5])
     wanted = encode_ids(names, kind)
     width = max(wanted.shape[1], ids.shape[1])
@@ -208,7 +216,7 @@ def take_in(
     intake = NodeIntake(old, writer, buckets, recipe.bands, recipe.rows, kind, manifest.next_node, manifest.slots)
     intake.assign(arrivals, read)
 
-    left = np.unique(leaving[:, 0])
+    left = distinct(leaving[:, 0])
     gone = leaving.copy(order="F")
     gone[:, -1] = TOMBSTONE
     added = arrivals.member_rows()
@@ -244,7 +252,7 @@ def _document_rows(arrivals: Arrivals, removed: Sequence[str], kind: IdKind) -> 
 
 
 def _refuse_live(arrivals: Arrivals, leaving: Rows, old: View, kind: IdKind) -> None:
-    live = old.documents.rows_with(np.unique(arrivals.keys[:, 0]))
+    live = old.documents.rows_with(distinct(arrivals.keys[:, 0]))
     again = np.flatnonzero(positions(arrivals.keys, as_bytes(live[:, :2])) >= 0)
     if len(again):
         names = decode_ids(arrivals.ids[again], kind).to_pylist()

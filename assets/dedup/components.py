@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from assets.dedup.candidates import Indices, Numbers, jaccard
-from assets.dedup.sorted_runs import Rows
+from assets.dedup.sorted_runs import Rows, distinct
 from assets.dedup.state import View
 
 FRONTIER_NODES = 1 << 15  # nodes whose edges are looked up at once
@@ -55,7 +55,7 @@ def components_of(seeds: Numbers, view: View) -> Components:
             edges = view.edges.rows_with(frontier[at : at + FRONTIER_NODES])
             ends.append(edges[edges[:, 0] < edges[:, 1], :2])
             reached.append(np.setdiff1d(edges[:, 1], known))
-        frontier = np.unique(np.concatenate(reached))
+        frontier = distinct(np.concatenate(reached))
         known = np.union1d(known, frontier) if len(frontier) else known
     pairs = np.concatenate(ends) if ends else np.zeros((0, 2), dtype=np.uint64)
     first, second = np.searchsorted(known, pairs[:, 0]), np.searchsorted(known, pairs[:, 1])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from assets.build import Progress
 from assets.dedup.candidates import Numbers, bounded, changed_pairs, jaccard, order_in_buckets
 from assets.dedup.recipe import DedupRecipe
-from assets.dedup.sorted_runs import TOMBSTONE, Rows, Spill, sort_rows
+from assets.dedup.sorted_runs import TOMBSTONE, Rows, Spill, distinct, sort_rows
 from assets.dedup.state import NodeStore, SegmentWriter, View
 
 
@@ -59,7 +59,7 @@ def _proposals(rows: Rows, old: View, nodes: NodeStore) -> Iterator[Rows]:
     """Changed pairs of the buckets that new and dead nodes are in."""
     dead = rows[:, 2] == TOMBSTONE
     fresh, gone = rows[~dead], rows[dead]
-    before = old.buckets.rows_with(np.unique(rows[:, 0]))
+    before = old.buckets.rows_with(distinct(rows[:, 0]))
     stays = ~np.isin(before[:, 1], gone[:, 1])  # a dead node is dead in all its buckets
     together = np.concatenate([before, fresh])
     was = np.arange(len(together)) < len(before)
@@ -82,7 +82,7 @@ def _prove(rows: Rows, old: View, nodes: NodeStore, recipe: DedupRecipe, counts:
     more = np.bitwise_or.reduceat(np.where(is_more, rows[:, 2], none), starts)
     less = np.bitwise_or.reduceat(np.where(is_more, none, rows[:, 2]), starts)
 
-    known = old.edges.rows_with(np.unique(a))
+    known = old.edges.rows_with(distinct(a))
     similarity, bands = np.full(len(a), np.nan), np.zeros(len(a), dtype=np.uint64)
     at = _pair_positions(a, b, known)
     similarity[at >= 0] = np.ascontiguousarray(known[at[at >= 0], 2]).view(np.float64)
@@ -103,7 +103,7 @@ def _prove(rows: Rows, old: View, nodes: NodeStore, recipe: DedupRecipe, counts:
     a_, b_, score = a[moved], b[moved], similarity[moved].view(np.uint64)
     bits = np.where(after[moved] == 0, TOMBSTONE, after[moved])
     both = np.concatenate([np.stack([a_, b_, score, bits], axis=1), np.stack([b_, a_, score, bits], axis=1)])
-    return both, np.unique(np.concatenate([a[ended], b[ended]]))
+    return both, distinct(np.concatenate([a[ended], b[ended]]))
 
 
 def _pair_positions(a: Numbers, b: Numbers, known: Rows) -> npt.NDArray[np.int64]:

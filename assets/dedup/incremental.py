@@ -32,6 +32,7 @@ from assets.dedup.edges import update_edges
 from assets.dedup.ids import IdKind
 from assets.dedup.recipe import DedupRecipe
 from assets.dedup.signatures import SignatureReader
+from assets.dedup.sorted_runs import distinct
 from assets.dedup.state import Manifest, SegmentWriter, View, compacted, read_manifest, write_manifest
 from assets.delta_table import Changes
 
@@ -83,7 +84,7 @@ def update_clusters(
     files |= {entry.path(table): output / entry.path(table) for table in entry.files}
     segments = [*manifest.segments, entry]
 
-    touched = np.unique(np.concatenate([taken.touched, *changed]))
+    touched = distinct(np.concatenate([taken.touched, *changed]))
     after = View(segments, files)
     old_components = components_of(touched[touched < manifest.next_node], before)
     seeds = np.setdiff1d(np.union1d(old_components.nodes, touched), taken.died)

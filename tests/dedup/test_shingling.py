@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
 
+from assets.dedup import shingling
 from assets.dedup.shingling import character_hashes, is_unspaced, normalise, shingles, window_hashes, word_hashes
 from tests.dedup.worlds import chinese, english
 
@@ -65,3 +70,26 @@ def test_hashes_are_stable_for_ever() -> None:
     """Signatures of last year are compared with those of today: these numbers must never change."""
     assert shingles("the quick brown fox jumps over", 5, 5).tolist() == [7034509400036243696, 7412470041139073403]
     assert shingles("敏捷的棕色狐狸", 5, 5).tolist() == [2217442031841542289, 4577294428591916076, 5363296484472734691]
+
+
+def test_the_fast_normal_form_is_that_of_unicodedata() -> None:
+    """Random neighbours, among them combining marks, jamo, final sigma and characters beyond the basic plane."""
+    draw = random.Random(1)
+    plain = [code for low, high in shingling._PLAIN for code in range(low, high + 1)]
+    awkward = [0x300, 0x301, 0x338, 0x3A3, 0x3099, 0x309A, 0x1100, 0x1161, 0x11A8, 0xAC00, 0xFF76, 0xFF9E, 0x130]
+    awkward += [0x345, 0x1F600, 0x2F800, 0x20000, 0xFDFA, 0x2FE]
+    for number in range(30_000):
+        pool = plain if number % 3 else [*awkward, *draw.sample(plain, 20)]
+        text = "".join(chr(draw.choice(pool)) for _ in range(draw.randrange(1, 12)))
+        assert shingling._folded(text) == unicodedata.normalize("NFKC", text).lower(), ascii(text)
+    for code in plain:
+        for text in (f"{chr(code)}a", f"。{chr(code)}", f"{chr(code)}{chr(code)}"):
+            assert shingling._folded(text) == unicodedata.normalize("NFKC", text).lower(), ascii(text)
+
+
+def test_the_fast_words_are_those_of_the_expression() -> None:
+    draw = random.Random(2)
+    for _ in range(5_000):
+        text = "".join(chr(draw.randrange(128)) for _ in range(draw.randrange(40)))
+        expected = [xxh3_64_intdigest(word) for word in shingling._WORD.findall(text)]
+        assert shingling.word_hashes(text).tolist() == expected, ascii(text)
