@@ -128,7 +128,7 @@ def test_many_small_updates_leave_few_files_and_the_state_of_one_build(tmp_path:
     draw = random.Random(5)
     collection = Collection(tmp_path, DedupRecipe(), SIGNED)
     collection.update([], {f"{number:04d}": Doc(english(number, 30)) for number in range(300)})
-    for number in range(120):
+    for number in range(60):
         removed = draw.sample(sorted(collection.docs), 2)
         added = {f"{1000 + 3 * number + i:04d}": Doc(english(draw.randrange(500), 30)) for i in range(3)}
         found = collection.update(removed, added)
