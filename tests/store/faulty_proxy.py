@@ -19,7 +19,7 @@ FAULTS = {
     "cut": "sends half of the answer's body and closes the connection",
     "short": "declares and sends only half of the answer's body",
 }
-HANG_S = 1.0  # longer than the client's patience with a silent server
+HANG_S = 3.0  # longer than the client's patience with a silent server
 _HOP = {"connection", "transfer-encoding", "keep-alive", "content-length"}
 
 
@@ -35,7 +35,7 @@ class FaultyProxy:
         self.met: list[str] = []
         self.seen: list[str] = []
         handler = type("ProxyHandler", (_Handler,), {"proxy": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -63,6 +63,11 @@ class FaultyProxy:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that lost patience has gone: that is what these tests are about."""
 
 
 class _Handler(BaseHTTPRequestHandler):
