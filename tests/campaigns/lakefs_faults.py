@@ -131,17 +131,17 @@ def requests_of_a_build(both: Proxies, folder: Path) -> dict[str, int]:
     return {"lakefs": both.lakefs.requests, "s3": both.s3.requests}
 
 
-def sweep() -> tuple[list[Row], list[dict[str, Any]]]:
-    """Every fault at every request; rows, and a table by server and fault."""
+def sweep(every: int = 1) -> tuple[list[Row], list[dict[str, Any]]]:
+    """Every fault at every request (or at each n-th, from another one for each fault); rows, and a table."""
     rows: list[Row] = []
     table: list[dict[str, Any]] = []
     with proxies() as both, tempfile.TemporaryDirectory() as root:
         first = Path(root) / "undisturbed"
         first.mkdir()
         for server, count in requests_of_a_build(both, first).items():
-            for fault in FAULTS:
+            for number, fault in enumerate(FAULTS):
                 mine = []
-                for nth in range(1, count + 1):
+                for nth in range(1 + number % every, count + 1, every):
                     folder = Path(root) / f"{server}-{fault}-{nth}".replace(" ", "-")
                     folder.mkdir()
                     mine.append(inject(both, folder, server, fault, nth))

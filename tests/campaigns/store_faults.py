@@ -11,6 +11,7 @@ libgit2's own calls are met too. After each run: every ref reads as the old cont
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -143,8 +144,8 @@ def sweep() -> tuple[list[Row], list[dict[str, Any]]]:
     return rows, table
 
 
-def main() -> int:
-    """Both sweeps; exits 1 if any run left a problem."""
+def main(every: int) -> int:
+    """Both sweeps; exits 1 if any run left a problem. `every`: only each n-th request to the lakeFS store."""
     from tests.campaigns import lakefs_faults  # its servers cost a second, for which a child has no use
 
     if not shutil.which("strace"):
@@ -152,13 +153,14 @@ def main() -> int:
         return 1
     summary: dict[str, Any] = {"goal": "0 problems"}
     failed = False
-    for backend, run in (("git", sweep), ("lakefs", lakefs_faults.sweep)):
+    for backend, run in (("git", sweep), ("lakefs", lambda: lakefs_faults.sweep(every))):
         rows, table = run()
         problems = [row for row in rows if row.problem]
         for row in problems:
             print(f"PROBLEM {row}")
         print(f"{backend}: {len(rows)} faults, {len(problems)} problems (goal: 0)")
-        summary[backend] = {"faults": len(rows), "problems": [str(row) for row in problems], "rows": table}
+        part = {"requests": f"every {every}th" if every > 1 else "all"} if backend == "lakefs" else {}
+        summary[backend] = {**part, "faults": len(rows), "problems": [str(row) for row in problems], "rows": table}
         failed |= bool(problems)
     target = ROOT / "docs" / "results" / "store_faults.json"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -167,4 +169,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(child(Path(sys.argv[1])) if len(sys.argv) > 1 else main())
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("child", nargs="?", type=Path, help="only the disturbed work, in this folder")
+    parser.add_argument("--every", type=int, default=1, help="only each n-th request to the lakeFS store")
+    arguments = parser.parse_args()
+    sys.exit(child(arguments.child) if arguments.child else main(arguments.every))
