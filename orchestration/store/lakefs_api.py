@@ -23,11 +23,11 @@ PAGE = 1000  # the most that lakeFS gives at once
 T = TypeVar("T")
 
 
-class RefusedError(Exception):
+class RefusedError(StoreError):
     """A definite answer other than success."""
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{status}: {message}")
+        super().__init__(f"lakeFS answers {status}: {message}")
         self.status = status
         self.message = message
 

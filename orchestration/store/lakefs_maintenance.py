@@ -43,9 +43,7 @@ def _reached(trees: LakefsTrees, commits: Iterable[CommitInfo], roots: Iterable[
         for parent in commit.parents:
             if parent not in covered:
                 covered.add(parent)
-                for change in trees.changes(commit.id, parent):
-                    if change.after:
-                        yield change.after
+                yield from trees.not_in(commit.id, parent)
 
 
 def collect_garbage(
@@ -82,6 +80,8 @@ def _needed(api: LakefsApi, trees: LakefsTrees, objects: S3Objects, tips: set[st
     deleted = [head for head, mark in objects.bucket.list("heads").items() if mark.age_s < keep_days * DAY_S]
     young: dict[str, CommitInfo] = {}
     for head in sorted({*tips, *deleted}):
+        if head in young:
+            continue  # with all that came before it
         for commit in without_transit(api.log(head)):
             if datetime.fromisoformat(commit.committed_at).timestamp() >= since:
                 young.setdefault(commit.id, commit)
@@ -156,7 +156,7 @@ def _history(api: LakefsApi, tips: Iterable[str]) -> list[CommitInfo]:
     """All commits that lead to some tips, each once; those of one tip newest first."""
     found: dict[str, CommitInfo] = {}
     for tip in tips:
-        if tip not in found:
+        if tip not in found:  # else with all that came before it
             for commit in without_transit(api.log(tip)):
                 found.setdefault(commit.id, commit)
     return list(found.values())

@@ -241,7 +241,7 @@ class LakefsStore:
                 f"{error} Whether {branch!r} was moved is not known: compare `headwater log` before running again."
             ) from error
         finally:
-            with suppress(StoreError, RefusedError):
+            with suppress(StoreError):
                 self.api.delete_branch(work)
 
     def _prepare(self, work: str, head: str, key: str, edits: Edits, sources: list[str], title: str) -> None:

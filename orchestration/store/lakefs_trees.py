@@ -141,6 +141,11 @@ class LakefsTrees:
         new = self.files(after, [path for path, kind in kinds.items() if kind != "removed"])
         return [Change(path, kinds[path], old.get(path), new.get(path)) for path in sorted(kinds)]  # type: ignore[arg-type]
 
+    def not_in(self, newer: str, older: str) -> list[ObjectInfo]:
+        """Files of the older commit that the newer one has not, or has changed."""
+        kinds = self._kinds(newer, older)
+        return list(self.files(older, [path for path, kind in kinds.items() if kind != "removed"]).values())
+
     def _kinds(self, before: str, after: str, prefix: str = "") -> dict[str, str]:
         if before == after:
             return {}

@@ -66,7 +66,10 @@ class S3Bucket:
         def attempt(_: int) -> T:
             try:
                 return request()
-            except (StoreError, FileNotFoundError, FileExistsError, TransientError):
+            except FileNotFoundError as error:
+                judged = translated(error, action)
+                raise (judged if isinstance(judged, StoreError) else error) from error  # the bucket itself is missing
+            except (StoreError, FileExistsError, TransientError):
                 raise
             except Exception as error:
                 raise translated(error, action) from error

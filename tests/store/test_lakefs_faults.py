@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from orchestration.store import s3_objects
 from orchestration.store.contract import CorruptObjectError, StoreError, StoreUnavailableError
 from orchestration.store.lakefs_settings import LakefsSettings, Patience
 from orchestration.store.lakefs_store import LakefsStore
+from orchestration.store.retrying import TransientError
+from orchestration.store.s3_bucket import translated
 from orchestration.store.s3_objects import digest
 from tests.campaigns.lakefs_faults import IMPATIENT, Proxies, build, examine, inject, prepare, proxies
 from tests.store import servers
@@ -173,3 +176,29 @@ def test_a_file_that_another_client_wrote_is_refused_by_name(both: Proxies, tmp_
     with pytest.raises(StoreError, match="by/hand was not written by Headwater"):
         list(store.list("theirs"))
     assert IMPATIENT.attempts == 6
+
+
+def test_a_bucket_that_is_not_there_is_named(both: Proxies, tmp_path: Path) -> None:
+    settings = servers.settings_for(tmp_path, both.lakefs.url, both.s3.url, IMPATIENT)
+    store = LakefsStore(replace(settings, namespace="s3://no-such-bucket/x", repository="r-no-bucket"))
+    with pytest.raises(StoreError, match="bucket does not exist"):
+        store.commit("main", {"a": b"1"}, message="x")
+    with pytest.raises(StoreError, match="bucket does not exist"):
+        store.gc()
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "words"),
+    [
+        ("SignatureDoesNotMatch", 403, StoreError, "AWS_SECRET_ACCESS_KEY"),
+        ("AccessDenied", 403, StoreError, "may read and write the bucket"),
+        ("SlowDown", 503, TransientError, "SlowDown 503"),
+        ("InternalError", 500, TransientError, "InternalError 500"),
+        ("PreconditionFailed", 412, FileExistsError, "look"),
+    ],
+)
+def test_what_s3_answers_is_told_apart(code: str, status: int, kind: type[Exception], words: str) -> None:
+    answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status, "HTTPHeaders": {}}}
+    error = translated(ClientError(answer, "GetObject"), "look")  # type: ignore[arg-type]
+    assert type(error) is kind
+    assert words in str(error)
