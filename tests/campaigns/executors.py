@@ -37,6 +37,7 @@ from tests.end_to_end.site import make_site, serve
 RESULTS = REPOSITORY / "docs" / "results" / "executors.json"
 RUNS = {"local, 1 worker": "smoke", "local, 2 workers": "local", "ray": "ray", "slurm": "slurm"}
 """Name -> profile of config/profiles."""
+BUILD_WITHIN_S = 1800  # a minute on a quiet machine
 CAPTURES_PER_TASK = 5  # several tasks on the tiny site
 FAILURES = {
     "raises": ("ZeroDivisionError: a bug of a block",) * 3,
@@ -112,7 +113,11 @@ def build(folder: Path, port: int, title: str, profile: str, environment: dict[s
     modules = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
     home.environment |= {"HEADWATER_PROFILE": profile, "SLURM_CONF": environment["SLURM_CONF"], "PYTHONPATH": modules}
     started = time.monotonic()
-    home.headwater("run", "--recipe", "tiny", "--no-train", "--at", STAMP)
+    arguments = ("run", "--recipe", "tiny", "--no-train", "--at", STAMP)
+    process = home.popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    said, _ = process.communicate(timeout=BUILD_WITHIN_S)
+    if process.returncode:
+        raise SystemExit(f"{title}: the build failed\n{said}")
     seconds = time.monotonic() - started
     curation = GROUPS[: GROUPS.index("tokenizer") + 1]
     versions = {key: v for key, v in home.versions().items() if BY_NAME[key.partition("[")[0]].group in curation}
