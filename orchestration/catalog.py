@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
+
+import orjson
 
 from assets.build import Segment
 from orchestration.digest import MANIFEST
 from orchestration.stages import BY_NAME, STAGES, Stage
-from orchestration.store.contract import MAIN, CorruptObjectError, ObjectInfo, VersionedStore
+from orchestration.store.contract import MAIN, CorruptObjectError, ObjectInfo, RefNotFoundError, VersionedStore
 
 MANIFEST_FORMAT = 1
 
@@ -48,25 +50,67 @@ class Catalog:
         return [None] if (asset, None) in self.manifests else []
 
 
+Manifests = dict[tuple[str, str | None], dict[str, Any]]
+
+KEPT_CATALOGS = 4
+_recent: WeakKeyDictionary[VersionedStore, dict[str, Manifests]] = WeakKeyDictionary()
+"""Of each store that this process opened: the manifests at the last few commits, oldest first. Never changed."""
 _manifest_cache: dict[str, dict[str, Any]] = {}
+_FOLDERS = tuple(f"{stage.group}/{stage.name}/" for stage in STAGES)
 
 
 def read_catalog(store: VersionedStore, ref: str = MAIN) -> Catalog:
-    """Read every manifest at a ref; manifests are immutable, so each object is parsed once per process."""
-    catalog = Catalog(store.resolve(ref))
-    for stage in STAGES:
-        for info in store.list(catalog.commit, f"{stage.group}/{stage.name}/"):
-            if info.path.rsplit("/", 1)[-1] != MANIFEST:
-                continue
-            if info.sha256 not in _manifest_cache:
-                _manifest_cache[info.sha256] = _parse(store.read_bytes(catalog.commit, info.path), info.path)
-            manifest = _manifest_cache[info.sha256]
-            catalog.manifests[manifest["asset"], manifest["partition"]] = manifest
-    return catalog
+    """Every manifest at a ref. What this process has read before costs only what changed since: a build of one
+    crawl must not look at the thousand before it."""
+    commit = store.resolve(ref)
+    known = _recent.setdefault(store, {})
+    manifests = known.pop(commit, None)
+    if manifests is None:
+        manifests = _updated(store, known, commit) if known else _all_manifests(store, commit)
+    known[commit] = manifests
+    while len(known) > KEPT_CATALOGS:
+        del known[next(iter(known))]
+    return Catalog(commit, dict(manifests))
+
+
+def _all_manifests(store: VersionedStore, commit: str) -> Manifests:
+    found: Manifests = {}
+    for folder in _FOLDERS:
+        for info in store.list(commit, folder):
+            if info.path.endswith(f"/{MANIFEST}"):
+                _add(found, store, commit, info)
+    return found
+
+
+def _updated(store: VersionedStore, known: Mapping[str, Manifests], commit: str) -> Manifests:
+    """The newest catalog that is known, with what differs at `commit`."""
+    before, manifests = list(known.items())[-1]
+    try:
+        changes = store.diff(before, commit)
+    except RefNotFoundError:  # collected in the meantime
+        return _all_manifests(store, commit)
+    found = dict(manifests)
+    changes = [c for c in changes if c.path.endswith(f"/{MANIFEST}") and c.path.startswith(_FOLDERS)]
+    for change in changes:
+        if change.before:
+            manifest = _manifest_cache[change.before.sha256]
+            found.pop((manifest["asset"], manifest["partition"]), None)
+    for change in changes:
+        if change.after:
+            _add(found, store, commit, change.after)
+    return found
+
+
+def _add(found: Manifests, store: VersionedStore, commit: str, info: ObjectInfo) -> None:
+    """Manifests are immutable: each object is parsed once per process."""
+    if info.sha256 not in _manifest_cache:
+        _manifest_cache[info.sha256] = _parse(store.read_bytes(commit, info.path), info.path)
+    manifest = _manifest_cache[info.sha256]
+    found[manifest["asset"], manifest["partition"]] = manifest
 
 
 def _parse(content: bytes, path: str) -> dict[str, Any]:
-    manifest = json.loads(content)
+    manifest = orjson.loads(content)
     if manifest.get("format") != MANIFEST_FORMAT:
         raise CatalogError(
             f"{path}: manifest format {manifest.get('format')!r}, this Headwater reads {MANIFEST_FORMAT}. "
