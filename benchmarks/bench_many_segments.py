@@ -34,7 +34,8 @@ from orchestration.store import open_store
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL_RATIO = 1.5
-GOAL_CATALOG_S = 1.0  # for 1,000 crawls
+GOAL_CATALOG_S = 1.5  # for 1,000 crawls, once per process
+GOAL_WALK_S = 2.0  # for 1,000 crawls
 DOCUMENT_CHARACTERS = 2500
 REPEATS = 3
 FIRST_NIGHT = datetime(2024, 1, 1, tzinfo=UTC)
@@ -90,17 +91,16 @@ def measure(what: str, folder: Path) -> dict[str, Any]:
         if len({(run["rows"], run["bytes"]) for run in runs}) != 1:
             raise SystemExit(f"{what}: readings of the same store differ: {runs}")
         best[store] = min(runs, key=lambda run: run["cpu_s"])
-    if what != CATALOG and (best["many"]["rows"], best["many"]["bytes"]) != (best["one"]["rows"], best["one"]["bytes"]):
+    if what not in SECONDS and (best["many"]["rows"], best["many"]["bytes"]) != (
+        best["one"]["rows"],
+        best["one"]["bytes"],
+    ):
         raise SystemExit(f"{what}: the two stores do not hold the same: {best}")
     many, one = best["many"]["cpu_s"], best["one"]["cpu_s"]
-    if what == CATALOG:
-        return {"reading": what, "many_s": many, "one_s": one, "ratio": many / one, "goal": f"{GOAL_CATALOG_S} s"} | {
-            "met": many <= GOAL_CATALOG_S
-        }
-    ratio = many / one
-    return {"reading": what, "many_s": many, "one_s": one, "ratio": ratio, "goal": f"ratio {GOAL_RATIO}"} | {
-        "met": ratio <= GOAL_RATIO
-    }
+    row = {"reading": what, "many_s": many, "one_s": one, "ratio": round(many / one, 2)}
+    if what in SECONDS:
+        return row | {"goal": f"{SECONDS[what]} s", "met": many <= SECONDS[what]}
+    return row | {"goal": f"ratio {GOAL_RATIO}", "met": many <= GOAL_RATIO * one}
 
 
 # --- the readings, each on a catalog
@@ -108,6 +108,14 @@ def measure(what: str, folder: Path) -> dict[str, Any]:
 
 def _catalog(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
     yield len(catalog.manifests), 0
+
+
+def _walk(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
+    """What `headwater status` and every build do before anything else."""
+    from orchestration.config import load_config
+    from orchestration.status import walk
+
+    yield len(walk(catalog, load_config(ROOT / "config")).items), 0
 
 
 def _segments(catalog: Catalog, store: Any, asset: str) -> list[Any]:
@@ -150,9 +158,12 @@ def _signatures(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
             yield batch.num_rows, sum(batch.column("shingle_count").to_pylist())
 
 
-CATALOG = "catalog: every manifest"
+CATALOG, WALK = "catalog: every manifest", "status: every partition"
+SECONDS = {CATALOG: GOAL_CATALOG_S, WALK: GOAL_WALK_S}
+"""Readings whose answer grows with the number of crawls: the goal is in seconds."""
 READINGS: dict[str, Callable[[Catalog, Any], Iterator[tuple[int, int]]]] = {
     CATALOG: _catalog,
+    WALK: _walk,
     "decisions of every document": _decisions,
     "metadata of every document": _documents,
     "text of every document": _texts,
@@ -183,6 +194,8 @@ def make_store(folder: Path, crawls: int, rows: int) -> None:
     put: dict[str, Path | bytes] = {}
     for number in range(crawls):
         partition = f"web@{FIRST_NIGHT + timedelta(days=number):%Y%m%dT%H%M%SZ}"
+        raw = f"sources/raw_crawl/{partition}/{MANIFEST}"
+        put[raw] = json.dumps(_manifest("raw_crawl", partition, "", rows), indent=1).encode()
         documents = [_document(n, partition, text) for n in range(number * rows, (number + 1) * rows)]
         for asset, (table, schema) in TABLES.items():
             here = folder / "files" / asset / partition
@@ -237,9 +250,16 @@ def _manifest(asset: str, partition: str, file: str, rows: int) -> dict[str, Any
         "asset": asset,
         "partition": partition,
         "version": hashlib.sha256(f"{asset}{partition}".encode()).hexdigest(),
-        "files": {file: 1},
-        "rows": {file.removesuffix(".parquet"): rows},
-        "identity": {"modules": filler, "libraries": filler, "inputs": {}, "config": {}},
+        "files": {file: 1} if file else {},
+        "rows": {file.removesuffix(".parquet"): rows} if file else {},
+        "identity": {
+            "modules": filler,
+            "libraries": filler,
+            "inputs": {},
+            "config": {},
+            "code": "0" * 16,
+            "recipes": {},
+        },
         "report": {"stats": filler},
     }
 

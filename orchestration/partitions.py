@@ -55,9 +55,8 @@ def split_key(key: str) -> tuple[str, str]:
 
 def previous_key(key: str, keys: Iterable[str]) -> str | None:
     """The newest key of the same name that is older than `key`."""
-    name, stamp = split_key(key)
-    older = [k for k in keys if split_key(k)[0] == name and split_key(k)[1] < stamp]
-    return max(older, default=None)
+    same = f"{split_key(key)[0]}@"
+    return max((k for k in keys if k < key and k.startswith(same)), default=None)
 
 
 def newest_keys(keys: Iterable[str]) -> dict[str, str]:

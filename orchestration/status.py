@@ -199,6 +199,8 @@ def differences(recorded: dict[str, Any], wanted: Identity) -> list[str]:
 
 
 def _changed_names(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    if before == after:
+        return []
     return sorted(k for k in set(before) | set(after) if before.get(k) != after.get(k))
 
 
