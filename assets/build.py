@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +20,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from assets.delta_table import Changes, Part, key_columns, read_batches, read_parts, table_parts, write_changes
+from assets.packs import PackedRows, joined, read_rows
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
@@ -40,6 +42,8 @@ class Segment:
     version: str
     files: Mapping[str, Path]
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    packed: Mapping[str, PackedRows] = field(default_factory=dict)
+    """Table -> its rows in a file that it shares with other partitions: the same rows, read faster."""
 
     def path(self, name: str) -> Path:
         """Local path of one file. Raises BuildError naming the files that exist."""
@@ -58,6 +62,8 @@ class Segment:
 
     def table(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The whole table in memory; for tables that are small by nature (decisions, manifests of a run)."""
+        if table in self.packed:
+            return read_rows(self.packed[table], columns)
         if updates := self._updates(table):
             return read_parts(updates, columns)
         cols = list(columns) if columns is not None else None
@@ -65,6 +71,9 @@ class Segment:
 
     def batches(self, table: str, columns: Sequence[str] | None = None, rows: int = 4096) -> Iterator[pa.RecordBatch]:
         """The table as record batches of at most `rows` rows: memory stays bounded by a batch."""
+        if table in self.packed:
+            yield from read_rows(self.packed[table], columns).to_batches(max_chunksize=rows)
+            return
         if updates := self._updates(table):
             for live in read_batches(updates, columns, rows):
                 yield from live.to_batches()
@@ -94,6 +103,17 @@ class Segment:
         part = next(part for part in parts if part.number == number)
         removed = pq.ParquetFile(part.removed).read() if part.removed else empty
         return Changes(removed, pq.ParquetFile(part.added).read())
+
+
+def read_tables(segments: Sequence[Segment], table: str, columns: Sequence[str] | None = None) -> list[pa.Table]:
+    """The tables of segments, in order; neighbours that lie side by side in a pack are one table."""
+    tables: list[pa.Table] = []
+    for packed, some in groupby(segments, key=lambda segment: table in segment.packed):
+        if packed:
+            tables += [read_rows(rows, columns) for rows in joined(segment.packed[table] for segment in some)]
+        else:
+            tables += [segment.table(table, columns) for segment in some]
+    return tables
 
 
 def _is_part(name: str, table: str) -> bool:

@@ -278,6 +278,34 @@ def gc(
 
 @app.command()
 @expected_errors
+def compact(
+    drop: Annotated[
+        bool, typer.Option("--drop", help="Delete the packs instead; builds then read partition by partition.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Copy the tables of many small crawls into packs that builds read instead; `headwater run` does it too."""
+    from orchestration import render
+    from orchestration.catalog import read_catalog
+    from orchestration.compaction import compact, drop_packs
+    from orchestration.progress import progress_for, terminal
+    from orchestration.workplace import open_workplace
+
+    workplace = open_workplace()
+    if drop:
+        drop_packs(workplace.home)
+        return
+    with terminal(render.console(json)):
+        progress = progress_for("compaction")
+        done = compact(workplace.store, read_catalog(workplace.store), workplace.home, progress)
+        progress.finish(
+            f"{sum(each.partitions for each in done):,} partitions in {sum(each.packs for each in done)} packs"
+        )
+    render.packs(done, as_json=json)
+
+
+@app.command()
+@expected_errors
 def ui(port: Annotated[int, typer.Option(help="Port on localhost.", min=1, max=65535)] = 3000) -> None:
     """Open the Dagster UI (with schedules and sensors) on the same state, on localhost only."""
     from tempfile import TemporaryFile

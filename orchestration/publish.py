@@ -24,6 +24,7 @@ from typing import Any
 from assets.build import Base, Build, BuildError, Extension, Progress, Segment, StageReport, TrainerLauncher
 from orchestration import report_json
 from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment
+from orchestration.compaction import with_packs
 from orchestration.config import Config
 from orchestration.digest import DIGESTS, HIDDEN, MANIFEST, REPORT, FileDigest, FolderDigest, digest_folder
 from orchestration.identity import Identity, identity
@@ -195,7 +196,8 @@ class Publisher:
                 if manifest:
                     read = segment(self.store, source.commit, manifest, verified=True)
                     found.setdefault(edge.upstream, {})[key] = read
-        return {asset: [parts[key] for key in sorted(parts)] for asset, parts in found.items()}
+        in_order = {asset: [parts[key] for key in sorted(parts)] for asset, parts in found.items()}
+        return {asset: with_packs(parts, self.home, self.store) for asset, parts in in_order.items()}
 
     def _pin_of(self, run: str | None, catalog: Catalog) -> str:
         manifest = catalog.get(PLANNER, run)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from orchestration.catalog import Catalog
+from orchestration.compaction import Packed
 from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import Status
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
@@ -53,6 +54,17 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return ""
+
+
+def packs(done: Sequence[Packed], *, as_json: bool) -> None:
+    """One row per asset."""
+    if as_json:
+        emit([asdict(each) for each in done])
+        return
+    grid = table("Packs", "asset", "partitions", "packs", "rows", numbers=("partitions", "packs", "rows"))
+    for each in done:
+        grid.add_row(each.asset, f"{each.partitions:,}", str(each.packs), f"{each.rows:,}")
+    console().print(grid)
 
 
 def status(found: Status, *, as_json: bool) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, TextIO, cast
 
+from assets.build import SilentProgress
 from orchestration import render
 from orchestration.catalog import read_catalog
+from orchestration.compaction import compact
 from orchestration.driver import Driver, Options
 from orchestration.progress import terminal
 from orchestration.workplace import Workplace
@@ -28,7 +30,9 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
                 console.print(f"[bold]{step.job}[/] {step.partition or ''}", highlight=False)
                 driver.execute(step)
                 done.append(step)
-    catalog = read_catalog(workplace.store)
+        catalog = read_catalog(workplace.store)
+        if done:
+            compact(workplace.store, catalog, workplace.home, SilentProgress())
     if not done:
         console.print("Everything is up to date: nothing to do.")
     render.summary(workplace, catalog, done, time.monotonic() - started, as_json=as_json)

@@ -7,12 +7,12 @@ from collections.abc import Set as AbstractSet
 
 import pyarrow as pa
 
-from assets.build import Build, BuildError, Segment
+from assets.build import Build, BuildError, Segment, read_tables
 
 
 def read_all(segments: Sequence[Segment], table: str, columns: Sequence[str], schema: pa.Schema) -> pa.Table:
     """Some columns of all partitions of a table; empty when there are none."""
-    tables = [segment.table(table, columns) for segment in segments]
+    tables = read_tables(segments, table, columns)
     return pa.concat_tables(tables) if tables else schema.empty_table().select(columns)
 
 

@@ -39,16 +39,25 @@ def read_texts(segments: Sequence[Segment], wanted: Mapping[str, set[str]]) -> I
         found = 0
         ordered = sorted(doc_ids)
         wanted_ids = pa.array(ordered, type=pa.string())
-        for part in by_crawl[crawl].parts("documents"):
-            file = pq.ParquetFile(part)
-            groups = row_groups_holding(file, "doc_id", ordered)
-            for batch in file.iter_batches(ROWS_PER_READ, groups, ["doc_id", "text"]) if groups else ():
-                rows = batch.filter(pc.is_in(batch.column("doc_id"), value_set=wanted_ids))
-                for doc_id, text in zip(*(column.to_pylist() for column in rows.columns), strict=True):
-                    found += 1
-                    yield crawl, doc_id, text or ""
+        for batch in _batches_holding(by_crawl[crawl], ordered):
+            rows = batch.filter(pc.is_in(batch.column("doc_id"), value_set=wanted_ids))
+            for doc_id, text in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+                found += 1
+                yield crawl, doc_id, text or ""
         if found != len(doc_ids):
             raise BuildError(
                 f"extracted_documents/{crawl} holds {found} of the {len(doc_ids)} documents that the corpus names there; "
                 "materialise the corpus again"
             )
+
+
+def _batches_holding(segment: Segment, doc_ids: list[str]) -> Iterator[pa.RecordBatch]:
+    """Ids and texts of a segment, without the row groups that hold none of the (sorted) ids; a packed one is small."""
+    columns = ["doc_id", "text"]
+    if "documents" in segment.packed:
+        yield from segment.batches("documents", columns, ROWS_PER_READ)
+        return
+    for part in segment.parts("documents"):
+        file = pq.ParquetFile(part)
+        if groups := row_groups_holding(file, "doc_id", doc_ids):
+            yield from file.iter_batches(ROWS_PER_READ, groups, columns)

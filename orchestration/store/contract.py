@@ -213,6 +213,10 @@ class VersionedStore(Protocol):
         """Re-hash the objects of a ref (default: of all branches and tags), or a random share of them."""
         ...
 
+    def takedowns(self) -> dict[str, str]:
+        """SHA-256 -> reason of every object that was purged."""
+        ...
+
     def purge(self, sha256s: Iterable[str], *, reason: str) -> int:
         """Takedown: delete the bytes under every commit that holds them; the history stays. Returns bytes freed."""
         ...
