@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from assets.build import Progress
+from assets.build import Progress, Segment
 from assets.sources.bulk_config import (
     BulkSource,
     CommonCrawlSource,
@@ -15,15 +15,22 @@ from assets.sources.bulk_config import (
     WikipediaSource,
 )
 from assets.sources.inputs import Inputs
+from assets.sources.known_payloads import KnownPayloads
 from assets.sources.records import RecordSink
 
 
 def capture_bulk(
-    source: BulkSource, name: str, crawl: str, output: Path, scratch: Path, progress: Progress
+    source: BulkSource,
+    name: str,
+    crawl: str,
+    output: Path,
+    scratch: Path,
+    progress: Progress,
+    previous: Segment | None = None,
 ) -> dict[str, Any]:
-    """Read one source into `output`; returns numbers of the execution."""
+    """Read one source into `output`, without the payloads that its `previous` crawl holds; returns numbers of the execution."""
     inputs = Inputs(source, name, scratch)
-    with RecordSink(source, crawl, output, scratch, progress) as sink:
+    with RecordSink(source, crawl, output, scratch, progress, KnownPayloads.of(previous)) as sink:
         _read(source, name, inputs, sink)
     return sink.finish()
 

@@ -29,13 +29,13 @@ def capture_source(
 ) -> dict[str, Any]:
     """Fill `output` with WARC files, captures.parquet and source.json; returns numbers of the execution.
 
-    `previous` is the source's preceding raw_crawl: a web crawl transfers only what changed since.
+    `previous` is the source's preceding raw_crawl: a web crawl transfers only what changed since, a bulk source stores only that.
     """
     name, _ = parse_crawl(crawl)
     if isinstance(source, FilesSource):
         summary = capture_files(source, name, crawl, output, progress)
     elif isinstance(source, BulkSource):
-        summary = capture_bulk(source, name, crawl, output, scratch, progress)
+        summary = capture_bulk(source, name, crawl, output, scratch, progress, previous)
     else:
         summary = _crawl_site(source, name, crawl, output, scratch, progress, previous)
     _refuse_empty(name, output / "captures.parquet")

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from assets.build import BuildError, Progress
 from assets.schemas import CAPTURES, document_id
 from assets.sources.bulk_config import BulkSource
+from assets.sources.known_payloads import KnownPayloads
 from assets.sources.warc import WarcFolder
 
 RUN_ROWS = 50_000  # rows in memory, about 60 MB, before a run is spilled
@@ -56,7 +57,16 @@ class Record:
 class RecordSink:
     """Takes records, decides on limits, stores payloads, writes the sorted table."""
 
-    def __init__(self, source: BulkSource, crawl: str, output: Path, scratch: Path, progress: Progress) -> None:
+    def __init__(
+        self,
+        source: BulkSource,
+        crawl: str,
+        output: Path,
+        scratch: Path,
+        progress: Progress,
+        known: KnownPayloads,
+    ) -> None:
+        self._known = known
         self._source, self._crawl, self._output = source, crawl, output
         self._name = crawl.partition("@")[0]
         self._runs_folder = scratch / "runs"
@@ -119,17 +129,23 @@ class RecordSink:
 
     def _store(self, url: str, record: Record, at: datetime) -> dict[str, Any]:
         payload = record.payload or b""
+        sha256 = hashlib.sha256(payload).hexdigest()
+        self.taken += 1
+        same = {
+            "content_length": len(payload),
+            "content_sha256": sha256,
+            "doc_id": document_id(self._name, url, sha256),
+        }
+        if known := self._known.find(url, sha256):
+            crawl, fetched_at = known
+            return same | {"revisit": "identical_payload", "payload_crawl": crawl, "payload_fetched_at": fetched_at}
         if record.status is not None:
             place = self._warc.write_response(url, record.status, record.headers, payload, at)
         else:
             place = self._warc.write_resource(url, record.content_type or "application/octet-stream", payload, at)
-        self.taken += 1
         self.stored_bytes += len(payload)
-        sha256 = hashlib.sha256(payload).hexdigest()
-        return {
-            "content_length": len(payload),
-            "content_sha256": sha256,
-            "doc_id": document_id(self._name, url, sha256),
+        return same | {
+            "payload_fetched_at": at,
             "warc_file": place.file,
             "warc_offset": place.offset,
             "warc_length": place.length,

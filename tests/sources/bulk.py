@@ -43,12 +43,12 @@ def table(kind: str, **keys: Any) -> dict[str, Any]:
     return {"kind": kind, "licence": "CC0-1.0", "domain": "encyclopedia"} | keys
 
 
-def crawl(folder: Path, source: dict[str, Any], partition: str = CRAWL) -> Crawled:
+def crawl(folder: Path, source: dict[str, Any], partition: str = CRAWL, previous: Segment | None = None) -> Crawled:
     """Capture `source` into `folder`, without the report, whose plots take longer than the reading."""
     output = folder / "output"
     output.mkdir(parents=True)
     model = SourceConfig.model_validate(source).root
-    summary = capture_source(model, partition, output, folder / "work", SilentProgress())
+    summary = capture_source(model, partition, output, folder / "work", SilentProgress(), previous)
     segment = segment_of(output, "raw_crawl", partition)
     rows = segment.table("captures").to_pylist()
     assert [row["url"] for row in rows] == sorted({row["url"] for row in rows})

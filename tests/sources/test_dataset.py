@@ -223,6 +223,27 @@ def test_the_digest_is_of_the_rows_not_of_their_order(tmp_path: Path) -> None:
     assert crawl(tmp_path / "b2", dataset(tmp_path / "a.jsonl", columns={"id": "id"})).digest == first.digest
 
 
+def test_what_is_read_again_unchanged_is_not_stored_again(tmp_path: Path) -> None:
+    crawls = [f"bulk@2026010{day}T000000Z" for day in (1, 2, 3)]
+    rows = [{"id": n, "text": f"document {n} " * 50} for n in range(40)]
+    path = tmp_path / "d.jsonl"
+    path.write_bytes(lines(rows))
+    source = dataset(path, columns={"id": "id"})
+    first = crawl(tmp_path / "b1", source, crawls[0])
+    rows[7]["text"] = "edited"
+    path.write_bytes(lines([*rows[:20], *rows[21:], {"id": 99, "text": "new"}]))
+    second = crawl(tmp_path / "b2", source, crawls[1], first.segment)
+    assert second.payloads == {"dataset:bulk/7": b"edited", "dataset:bulk/99": b"new"}
+    assert [row["revisit"] for row in second.rows.values()].count("identical_payload") == 38
+    third = crawl(tmp_path / "b3", source, crawls[2], second.segment)
+    assert third.payloads == {}
+    row = third.rows["dataset:bulk/3"]
+    assert (row["payload_crawl"], row["warc_file"]) == (crawls[0], None)
+    assert row["payload_fetched_at"] == first.rows["dataset:bulk/3"]["fetched_at"]
+    assert third.rows["dataset:bulk/7"]["payload_crawl"] == crawls[1]
+    assert row["doc_id"] == first.rows["dataset:bulk/3"]["doc_id"]
+
+
 def test_spilled_runs_merge_into_one_sorted_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from assets.sources import records
 
