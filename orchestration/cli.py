@@ -101,6 +101,9 @@ def run(
         list[str] | None, typer.Option(help="Build this asset again although it is fresh, if damaged (repeatable).")
     ] = None,
     allow_stale: Annotated[bool, typer.Option(help="Build on stale input; recorded in the manifest.")] = False,
+    accept_yield: Annotated[
+        list[str] | None, typer.Option(help="Accept a jump in the yields of this source; recorded (repeatable).")
+    ] = None,
     at: Annotated[str | None, typer.Option(help="Time stamp of new partitions (YYYYMMDDTHHMMSSZ).")] = None,
     json: Json = False,
 ) -> None:
@@ -109,7 +112,8 @@ def run(
     from orchestration.runner import run_to_date
     from orchestration.workplace import open_workplace
 
-    options = Options(recipe, tuple(recrawl or ()), train, new_run, allow_stale, tuple(rebuild or ()), at)
+    accepted = tuple(accept_yield or ())
+    options = Options(recipe, tuple(recrawl or ()), train, new_run, allow_stale, tuple(rebuild or ()), accepted, at)
     run_to_date(open_workplace(), options, as_json=json)
 
 

@@ -14,6 +14,7 @@ from assets.build import BuildError
 from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
 from orchestration.config import ConfigError
+from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.machine_errors import machine_trouble
 from orchestration.offline import apply_offline_defaults
 from orchestration.progress import progress_for
@@ -101,6 +102,7 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
             trainer=_trainer(context, stage, workplace.config.profile.observe_every_steps),
             allow_stale=context.run.tags.get(ALLOW_STALE_TAG) == "true",
             force=context.run.tags.get(FORCE_TAG) == "true",
+            accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
         )
         result = publisher.stage_data(stage, partition)
         yield from (_check_result(check, stage) for check in result.checks)

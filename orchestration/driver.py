@@ -11,6 +11,7 @@ from typing import Any
 
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.config import ConfigError
+from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.partitions import check_stamp, is_key, new_key, newest_keys, split_key
 from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG, AlreadyRunningError
 from orchestration.reaper import PID_TAG, reap_dead_runs
@@ -38,6 +39,8 @@ class Options:
     allow_stale: bool = False
     rebuild: tuple[str, ...] = ()
     """Assets to build again although they are fresh."""
+    accept_yield: tuple[str, ...] = ()
+    """Sources whose yields may jump this time."""
     at: str | None = None
     """Time stamp of new partitions, for reproducible builds; now if not given."""
 
@@ -63,7 +66,8 @@ class Driver:
             raise ConfigError(f"recipe {options.recipe!r} is not in config/recipes/; known: {known}")
         if options.at is not None:
             check_stamp(options.at)
-        unknown = sorted(set(options.recrawl) - set(workplace.config.sources))
+        named = {*options.recrawl, *options.accept_yield}
+        unknown = sorted(named - set(workplace.config.sources))
         if unknown:
             known = ", ".join(sorted(workplace.config.sources))
             raise ConfigError(f"source(s) {', '.join(unknown)} are not in sources.toml; known: {known}")
@@ -156,6 +160,8 @@ class Driver:
             tags[ALLOW_STALE_TAG] = "true"
         if set(step.assets) & set(self.options.rebuild):
             tags[FORCE_TAG] = "true"
+        if self.options.accept_yield:
+            tags[ACCEPT_YIELD_TAG] = ",".join(self.options.accept_yield)
         result = defs.resolve_job_def(step.job).execute_in_process(
             instance=instance,
             partition_key=step.partition,

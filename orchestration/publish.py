@@ -27,6 +27,7 @@ from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog
 from orchestration.compaction import with_packs
 from orchestration.config import Config
 from orchestration.digest import DIGESTS, HIDDEN, MANIFEST, REPORT, FileDigest, FolderDigest, digest_folder
+from orchestration.evidence import accept, evidence
 from orchestration.identity import Identity, identity
 from orchestration.resources.curation import CurationExecutor
 from orchestration.scratch import prepare_scratch
@@ -34,7 +35,6 @@ from orchestration.stages import BY_NAME, Stage
 from orchestration.status import CRAWL, PLANNER, current_inputs, differences, published_crawls, upstream_problems, walk
 from orchestration.store.contract import ObjectInfo, VersionedStore
 from quality.asset_checks import NamedOutcome, run_checks
-from quality.outcome import Evidence
 
 ALLOW_STALE_TAG, FORCE_TAG = "headwater/allow_stale", "headwater/force"
 """Run tags that a person sets in the UI: build on stale input (recorded), build again although nothing changed."""
@@ -106,6 +106,8 @@ class Publisher:
     trainer: TrainerLauncher | None = None
     allow_stale: bool = False
     force: bool = False
+    accept_yield: frozenset[str] = frozenset()
+    """Sources whose yields may jump, because a person looked at them."""
 
     def stage_data(self, stage: Stage, partition: str | None) -> Staged | Publication:
         """Build and check one partition. A Publication when exactly this is on `main` already."""
@@ -244,10 +246,10 @@ class Publisher:
         manifest, digest = self._manifest(stage, partition, catalog, wanted, report, build.output, kept, started)
         if stale:
             manifest["built_on_stale_input"] = stale
-        evidence = Evidence(
-            report.as_json(), previous["report"] if previous else None, manifest["rows"], manifest["bytes"]
-        )
-        checks = tuple(run_checks(stage.name, evidence))
+        found = tuple(run_checks(stage.name, evidence(stage, partition, catalog, report, manifest)))
+        checks, accepted_yields = accept(found, partition, self.accept_yield)
+        if accepted_yields:
+            manifest["accepted_yields"] = accepted_yields
         manifest["checks"] = [check.as_json() for check in checks]
         branch = self._stage_on_branch(stage, partition, build.output, manifest, report, kept, digest)
         return Staged(stage, partition, branch, manifest, report, checks)

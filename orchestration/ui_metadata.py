@@ -47,6 +47,10 @@ def materialization_metadata(publication: Publication, store: VersionedStore) ->
     metadata["fingerprint"] = manifest["fingerprint"][:16]
     metadata["size"] = dg.MetadataValue.int(manifest["bytes"])
     metadata["build seconds"] = manifest["duration_s"]
+    if manifest.get("accepted_yields"):
+        metadata["accepted yields"] = dg.MetadataValue.md(
+            "\n".join(f"- {each}" for each in manifest["accepted_yields"])
+        )
     if manifest.get("built_on_stale_input"):
         metadata["built on stale input"] = dg.MetadataValue.md(
             "\n".join(f"- {p}" for p in manifest["built_on_stale_input"])

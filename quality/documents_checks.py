@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quality.outcome import Check, CheckOutcome, Evidence
+from quality.yields import YIELDS_ARE_LIKE_BEFORE
 
 MIN_DOCUMENTS = 20  # below it one document is a large share, and shares say nothing
 MAX_DROP_RATE_RISE = 0.2  # of all documents; between two versions of one crawl only the recipe or the code differs
@@ -126,6 +127,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "extracted_documents": (
         one_row_per_document("documents"),
         _WIPED,
+        YIELDS_ARE_LIKE_BEFORE,
         Check(
             "extraction_rarely_fails",
             True,
@@ -143,6 +145,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
     "filtered_documents": (
         one_row_per_document("decisions"),
         _WIPED,
+        YIELDS_ARE_LIKE_BEFORE,
         _DROP_RATE,
         Check(
             "no_rule_drops_most_of_a_source",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,10 @@ class Evidence:
     previous: Mapping[str, Any] | None
     rows: Mapping[str, int]
     total_bytes: int
+    history: Sequence[Mapping[str, Any]] = ()
+    """Reports of the accepted partitions of the same source before this one, oldest first."""
+    samples: Sequence[Mapping[str, Any]] = ()
+    """Sample tables of the staged report, each with `title`, `columns` and `rows`: to show, never to judge by."""
 
     def statistic(self, name: str) -> Any:
         """A report field (`documents_kept`), `drop_rate`, or an entry of stats; `a.b` looks into a nested one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quality.outcome import Check, CheckOutcome, Evidence
+from quality.yields import YIELDS_ARE_LIKE_BEFORE
 
 MIN_PAGES = 20  # below it one edited page is a large share, and shares say nothing
 MIN_KEPT_AGAINST_PREVIOUS = 0.5  # of the pages the accepted version kept; as for removals
@@ -56,6 +57,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "Keeping only the start URLs means that no link was found or followed: look at path_prefixes and the pages' markup.",
             links_led_beyond_the_start_urls,
         ),
+        YIELDS_ARE_LIKE_BEFORE,
     ),
     "crawl_delta": (
         Check(

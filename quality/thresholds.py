@@ -43,6 +43,27 @@ DOCUMENTS: tuple[Limit, ...] = (  # shares that small deltas must not trip are i
     Limit("filtered_documents", "only_wanted_languages_are_kept", "kept_outside_keep_languages", None, 0, True, "a language outside keep_languages in the corpus means that a filter was skipped"),
 )
 
+YIELD_DOCUMENTS_MINIMUM = 20
+"""Partitions smaller than this are neither judged nor history: one page in ten is 5% to 95% by chance alone."""
+
+YIELD_SIGMA = 6.0
+"""Standard deviations that a drop reason's share may move. High, because nights are not independent and there are
+dozens of reasons a night: by chance alone 6 sigma come once in 500 million comparisons, 4 once in 16,000."""
+
+YIELD_POINTS_MINIMUM = 0.1
+"""Share of the documents by which a reason must move besides: in a crawl of 100,000 pages 6 sigma are half a percent,
+which no person would look at (assumption, not measured)."""
+
+YIELD_USUAL_SHARE = 0.05
+"""A reason that usually takes less may fall silent without an alarm (assumption)."""
+
+YIELD_SILENT_DOCUMENTS = 10.0
+"""Documents that a silent rule should have dropped by its history: none of 10 comes by chance once in 22,000."""
+
+YIELD_ALL_SHARE = 0.98
+"""Dropping more than this is dropping everything; also for a source without history. A default English filter drops
+98% of good Chinese pages (measured on the Debian handbook)."""
+
 WATCHED_SOURCE_DOCUMENTS = 20
 """Sources smaller than this are not watched: a handful of pages may all be duplicates by chance (assumption)."""
 

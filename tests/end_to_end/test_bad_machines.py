@@ -44,6 +44,7 @@ def busy_port() -> Iterator[int]:
 def test_wrong_words_name_the_right_ones(home: Home) -> None:
     assert "recipe 'tyni' is not in config/recipes/; known: tiny" in refused(home, "run", "--recipe", "tyni")
     assert "source(s) sight are not in sources.toml" in refused(home, *RUN, "--recrawl", "sight")
+    assert "source(s) sight are not in sources.toml" in refused(home, *RUN, "--accept-yield", "sight")
     assert "is not a time written as YYYYMMDDTHHMMSSZ" in refused(home, *RUN, "--at", "today")
     home.edit_recipe("curation", "threshold = 0.8", "treshold = 0.8")
     assert "curation.toml: dedup.treshold: unknown key; known keys here:" in refused(home, "status")

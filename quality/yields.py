@@ -1,0 +1,148 @@
+"""Yield alarms: a rule that suddenly drops far more, or nothing at all, of a source that it used to treat otherwise.
+
+Per source, stage and drop reason, the share of documents that the reason takes is compared with the
+accepted partitions of the same source before it: their median, and as spread what both the nights among
+themselves (median absolute deviation) and the size of this partition (binomial) explain. So a source that always
+varies may vary, a small delta may be odd, and a filter that broke shows on the first night.
+
+    jump      further than YIELD_SIGMA spreads and YIELD_POINTS_MINIMUM from the median, up or down
+    silence   a rule that took YIELD_USUAL_SHARE or more takes less than a tenth of that
+    all gone  nearly everything is dropped, by one rule or by all: also of a first crawl, which has no history
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import median
+from typing import Any
+
+from quality.outcome import Check, CheckOutcome, Evidence
+from quality.thresholds import (
+    YIELD_ALL_SHARE,
+    YIELD_DOCUMENTS_MINIMUM,
+    YIELD_POINTS_MINIMUM,
+    YIELD_SIGMA,
+    YIELD_SILENT_DOCUMENTS,
+    YIELD_USUAL_SHARE,
+)
+
+SHOWN_SAMPLES = 5
+SHOWN_HISTORY = 10
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+ALL = "all rules together"
+
+Report = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A rule whose yield needs a person."""
+
+    rule: str
+    kind: str
+    dropped: int
+    documents: int
+    usual: float | None
+    """Median share of the history; None without one."""
+    sigma: float
+    history: tuple[float, ...]
+    """Shares of earlier partitions, oldest first."""
+
+    def __str__(self) -> str:
+        share = self.dropped / self.documents
+        now = f"{self.rule} drops {share:.1%} ({self.dropped} of {self.documents})"
+        if self.usual is None:
+            return f"{self.kind}: {now}; the source has no history yet, at most {YIELD_ALL_SHARE:.0%} may go"
+        shares = ", ".join(f"{each:.1%}" for each in self.history[-SHOWN_HISTORY:])
+        far = f", {self.sigma:.0f} sigma away" if self.kind == "jump" else ""
+        return f"{self.kind}: {now}, usually {self.usual:.1%}{far} (accepted before: {shares})"
+
+
+def alarms(report: Report, history: Sequence[Report]) -> list[Alarm]:
+    """Rules of one partition that left their history; the reports are `StageReport.as_json()`, oldest first."""
+    documents = report["documents_in"] or 0
+    if documents < YIELD_DOCUMENTS_MINIMUM:
+        return []
+    known = [each for each in history if (each["documents_in"] or 0) >= YIELD_DOCUMENTS_MINIMUM]
+    dropped = report["dropped"]
+    rules = sorted({*dropped, *(reason for each in known for reason in each["dropped"])})
+    found = [_judge(rule, dropped.get(rule, 0), documents, known) for rule in rules]
+    total = _judge(ALL, sum(dropped.values()), documents, known)
+    wide = [alarm for alarm in found if alarm]
+    # The sum says nothing new where a rule of its own explains it.
+    return wide or ([total] if total else [])
+
+
+def _judge(rule: str, count: int, documents: int, known: Sequence[Report]) -> Alarm | None:
+    share = count / documents
+    shares = tuple(_count(rule, each) / each["documents_in"] for each in known)
+    if not shares:
+        return Alarm(rule, "all gone", count, documents, None, 0.0, ()) if share > YIELD_ALL_SHARE else None
+    usual = median(shares)
+    sigma = abs(share - usual) / _spread(usual, shares, documents, known, rule)
+    kind = None
+    if share > YIELD_ALL_SHARE and usual <= YIELD_ALL_SHARE - YIELD_POINTS_MINIMUM:
+        kind = "all gone"
+    elif usual >= YIELD_USUAL_SHARE and share < usual / 10 and usual * documents >= YIELD_SILENT_DOCUMENTS:
+        kind = "silence"
+    elif sigma > YIELD_SIGMA and abs(share - usual) >= YIELD_POINTS_MINIMUM:
+        kind = "jump"
+    return Alarm(rule, kind, count, documents, usual, sigma, shares) if kind else None
+
+
+def _count(rule: str, report: Report) -> int:
+    return sum(report["dropped"].values()) if rule == ALL else report["dropped"].get(rule, 0)
+
+
+def _spread(usual: float, shares: Sequence[float], documents: int, known: Sequence[Report], rule: str) -> float:
+    """One sigma of the share that a partition of this size may have; never 0, whatever the history."""
+    between = _MAD_TO_SIGMA * median(abs(each - usual) for each in shares)
+    seen = sum(each["documents_in"] for each in known)
+    smoothed = (sum(_count(rule, each) for each in known) + 1) / (seen + 2)
+    chance = smoothed * (1 - smoothed) * (1 / documents + 1 / seen)
+    return sqrt(between**2 + chance)
+
+
+def _yields_are_like_before(evidence: Evidence) -> CheckOutcome:
+    found = alarms(evidence.report, evidence.history)
+    if not found:
+        nights = len(evidence.history)
+        return CheckOutcome(True, f"no rule left its history of {nights} accepted partition(s) of this source")
+    rules = {alarm.rule for alarm in found}
+    samples = _samples(evidence.samples, rules)
+    shown = f" For instance: {'; '.join(map(str, samples[:SHOWN_SAMPLES]))}." if samples else ""
+    return CheckOutcome(
+        False,
+        f"{'; '.join(map(str, found))}.{shown} Look at the samples; mend the rule or the source, or accept the jump: "
+        "`headwater run --accept-yield SOURCE` (run tag headwater/accept_yield), which the manifest records",
+        {
+            "alarms": [
+                {"rule": a.rule, "kind": a.kind, "dropped": a.dropped, "documents": a.documents, "usual": a.usual}
+                | {"sigma": round(a.sigma, 1), "history": list(a.history[-SHOWN_HISTORY:])}
+                for a in found
+            ],
+            "samples": samples,
+        },
+    )
+
+
+def _samples(tables: Sequence[Mapping[str, Any]], rules: set[str]) -> list[dict[str, Any]]:
+    """Rows of the report's samples that speak of the rules; of a rule that fell silent, what is kept instead."""
+    rows = [
+        {column: str(cell) for column, cell in zip(table["columns"], row, strict=True)}
+        for table in tables
+        for row in table["rows"]
+    ]
+    about = [row for row in rows if rules & {row.get("reason"), row.get("drop_reason")}]
+    return (about or rows)[:SHOWN_SAMPLES]
+
+
+YIELDS_ARE_LIKE_BEFORE = Check(
+    "yields_are_like_before",
+    True,
+    f"no drop reason moves more than {YIELD_SIGMA:g} sigma and {YIELD_POINTS_MINIMUM:.0%} from this source's history, falls silent "
+    f"or takes nearly everything: a rule that broke, or a site that changed, until a person agrees (marin #6854, dolma #174)",
+    _yields_are_like_before,
+)
