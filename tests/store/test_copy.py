@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from orchestration.store import git_maintenance
+from orchestration.store import git_maintenance, open_store
 from orchestration.store.contract import PurgedObjectError, StoreError, VersionedStore
 from orchestration.store.copy import ORIGIN, copy_store
+from tests.store import servers
 from tests.store.conftest import BACKENDS, sha256_of, tree
 
 
@@ -96,3 +101,27 @@ def test_a_store_with_a_life_of_its_own_is_not_overwritten(tmp_path: Path) -> No
     with pytest.raises(StoreError, match="not of the source"):
         copy_store(source, target)  # type: ignore[arg-type]
     assert target.resolve("main") == head
+
+
+def test_the_command_copies_to_lakefs_and_back(tmp_path: Path) -> None:
+    here = filled(BACKENDS["git"](tmp_path / "here").open())
+    urls = servers.server_urls()
+    environ = {
+        **os.environ,
+        **servers.store_environment(tmp_path, urls["lakefs"], urls["s3"]),
+        "HEADWATER_OBJECT_CACHE": str(tmp_path / "cache"),
+    }
+    away = f"lakefs://{servers.repository_of(tmp_path)}"
+
+    def headwater(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "orchestration.cli", "store", "copy", *arguments]
+        return subprocess.run(command, cwd=servers.ROOT, env=environ, capture_output=True, text=True)
+
+    there = headwater(str(tmp_path / "here" / "store.git"), away)
+    assert (there.returncode, "all equal" in there.stdout) == (0, True), there.stderr
+    back = headwater(away, str(tmp_path / "back.git"), "--json")
+    assert back.returncode == 0, back.stderr
+    assert json.loads(back.stdout)["takedowns"] == 1
+    assert tree(open_store(tmp_path / "back.git")) == readable(here, "main")
+    wrong = headwater(str(tmp_path / "nowhere"), away)
+    assert (wrong.returncode, "there is no store at" in wrong.stderr) == (1, True)
