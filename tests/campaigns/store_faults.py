@@ -1,6 +1,6 @@
 """Every system call that writes the Git store, and every request to a lakeFS store, fails once: both must stay whole.
 
-    python -m tests.campaigns.store_faults     about 180 runs, 2 minutes, and 400 runs, 5 minutes;
+    python -m tests.campaigns.store_faults     about 180 runs, 2 minutes, and 490 runs, 10 minutes;
                                                writes docs/results/store_faults.json
 
 lakeFS: lakefs_faults.py. Git: a child makes a branch, a commit of two files (one by path), a merge and a tag; strace makes its n-th
