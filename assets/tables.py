@@ -29,13 +29,19 @@ def schema(fields: Mapping[str, pa.DataType], volatile: Iterable[str] = (), key:
     return pa.schema(list(fields.items()), metadata=metadata or None)
 
 
-def write_table(folder: Path, name: str, rows: pa.Table | list[dict[str, Any]], table_schema: pa.Schema) -> Path:
+def write_table(
+    folder: Path,
+    name: str,
+    rows: pa.Table | list[dict[str, Any]],
+    table_schema: pa.Schema,
+    rows_per_group: int = 65536,
+) -> Path:
     """Write `folder/name.parquet` (zstd). Rows must already be in their contractual order."""
     table = pa.Table.from_pylist(rows, schema=table_schema) if isinstance(rows, list) else rows
     table = table.select(table_schema.names).cast(table_schema).replace_schema_metadata(table_schema.metadata)
     path = folder / f"{name}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", row_group_size=65536)
+    pq.write_table(table, path, compression="zstd", row_group_size=rows_per_group)
     return path
 
 

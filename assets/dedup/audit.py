@@ -17,38 +17,34 @@ PROOFS = 200
 """Pairs whose Jaccard is recomputed; chosen by hash, so the same pairs every time."""
 
 
-def audit_clusters(
-    documents: pa.Table,
-    decisions: pa.Table,
-    pairs: pa.Table,
-    read: SignatureReader,
-) -> dict[str, Any]:
-    """Counts of broken promises (all should be 0) over the written tables."""
+def audit_clusters(decisions: pa.Table, pairs: pa.Table, computed: pa.Table, read: SignatureReader) -> dict[str, Any]:
+    """Counts of broken promises (all should be 0) over whole clusters and the pairs that prove them.
+
+    `computed` are the pairs of which some are proved again, by the signatures that `read` gives.
+    """
     rows = decisions.select(("doc_id", "cluster_id", "representative", "kept", "matched_doc_id")).to_pylist()
     by_id = {row["doc_id"]: row for row in rows}
     proofs = {
         frozenset(pair) for pair in zip(pairs["doc_id_a"].to_pylist(), pairs["doc_id_b"].to_pylist(), strict=True)
     }
-    live = set(documents["doc_id"].to_pylist())
     kept: dict[str, int] = {}
     lost = strangers = unproven = 0
     for row in rows:
         kept[row["cluster_id"]] = kept.get(row["cluster_id"], 0) + row["kept"]
         head = by_id.get(row["representative"])
-        lost += head is None or not head["kept"] or row["representative"] not in live
+        lost += head is None or not head["kept"]
         if row["kept"]:
             continue
         match = by_id.get(row["matched_doc_id"])
         strangers += match is None or match["cluster_id"] != row["cluster_id"]
         unproven += frozenset((row["doc_id"], row["matched_doc_id"])) not in proofs
     return {
-        "documents_without_decision": len(live ^ set(by_id)),
         "representatives_lost": lost,
         "clusters_without_exactly_one_kept": sum(count != 1 for count in kept.values()),
         "matches_outside_cluster": strangers,
         "duplicates_without_proof": unproven,
-        "proofs_recomputed": min(PROOFS, len(pairs)),
-        "proofs_wrong": _wrong_proofs(pairs, read),
+        "proofs_recomputed": min(PROOFS, len(computed)),
+        "proofs_wrong": _wrong_proofs(computed, read),
     }
 
 

@@ -5,15 +5,12 @@ Names are imported one by one: a stage's code version counts what it names, not 
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from assets.build import Build, StageReport, UpdatedTables
-from assets.dedup.audit import audit_clusters
-from assets.dedup.clusters import DedupRecipe, cluster_documents
+from assets.dedup.clusters_update import STATE, apply, arrivals, audit_update, kept_by_source, live_rows
 from assets.dedup.contamination import (
     ContaminationRecipe,
     Hit,
@@ -26,10 +23,10 @@ from assets.dedup.contamination import (
 from assets.dedup.corpus import EXTRACTED_COLUMNS, FILTERED_COLUMNS, assemble, corpus_stats
 from assets.dedup.corpus_update import CorpusUpdate, update_corpus
 from assets.dedup.inputs import kept_ids, kept_texts, read_all, same_partition
-from assets.dedup.live import live_kept, read_live, signature_reader
+from assets.dedup.live import read_live
+from assets.dedup.recipe import DedupRecipe
 from assets.dedup.reports import (
     ROWS,
-    by_source,
     cluster_plots,
     cluster_samples,
     contamination_samples,
@@ -58,13 +55,17 @@ RECIPES: dict[str, type[BaseModel]] = {
 }
 
 
+ROWS_PER_GROUP = 256
+"""Signatures that are read together: about 2 MB, so that those of a few documents cost little to find."""
+
+
 def document_signatures(build: Build) -> StageReport:
     """Sign each kept document of one crawl."""
     kept = kept_ids(build.one("filtered_documents"))
     stats = SignatureStats()
     texts = kept_texts(build.one("extracted_documents"), kept)
     for number, part in enumerate(signature_parts(texts, build.recipe("signatures", SignatureRecipe), stats)):
-        write_table(build.output, f"signatures-{number:05d}", part, SIGNATURES)
+        write_table(build.output, f"signatures-{number:05d}", part, SIGNATURES, rows_per_group=ROWS_PER_GROUP)
         build.progress.update(stats.documents, len(kept), "signed")
     return StageReport(
         documents_in=len(kept), documents_kept=stats.documents, stats=stats.as_json(), samples=stats.samples()
@@ -72,29 +73,39 @@ def document_signatures(build: Build) -> StageReport:
 
 
 def duplicate_clusters(build: Build) -> StageReport:
-    """Cluster the live kept documents of all crawls."""
+    """Cluster the live kept documents of all crawls; an update adds and removes those that came and went."""
     recipe = build.recipe("dedup", DedupRecipe)
-    columns = ("doc_id", "quality", "drop_reason")
-    decided = {s.partition or "": s.table("decisions", columns) for s in build.all("filtered_documents")}
-    documents = live_kept(read_live(build.all("crawl_delta")), decided)
-    read = signature_reader(build.all("document_signatures"), documents)
-    found = cluster_documents(documents, read, recipe)
-    base = build.base.segment if build.base else None
-    written = UpdatedTables(build.output, base)
-    for name, table, schema in (("decisions", found.decisions, DUPLICATES), ("pairs", found.pairs, DUPLICATE_PAIRS)):
-        written.write(name, difference(base.table(name) if base else schema.empty_table(), table), schema)
+    found = arrivals(build, recipe)
+    update = apply(build, recipe, found)
+    written = UpdatedTables(build.output, found.base)
+    written.write("decisions", update.decisions, DUPLICATES)
+    written.write("pairs", update.pairs, DUPLICATE_PAIRS)
+    written.keep(update.kept_files)
+    output = written.segment()
+    reasons = ("exact_duplicate", "near_duplicate")
+    dropped = {reason: n for reason in reasons if (n := update.stats[f"{reason}s"])}
+    per_source = kept_by_source(build, found, update)
+    documents = sum(per_source["documents_by_source"].values())
 
-    # Both tables are sorted by doc_id and hold the same documents: rows correspond.
-    per_source = by_source(documents, documents.filter(found.decisions["kept"]))
-    dropped = Counter(reason for reason in found.decisions["drop_reason"].to_pylist() if reason)
-    audit = audit_clusters(documents, found.decisions, found.pairs, read)
+    def urls(doc_ids: pa.Array) -> dict[str, str]:
+        rows = live_rows(build.all("crawl_delta"), doc_ids)
+        return dict(zip(rows["doc_id"].to_pylist(), rows["url"].to_pylist(), strict=True))
+
     return StageReport(
-        documents_in=len(documents),
-        documents_kept=len(documents) - sum(dropped.values()),
-        dropped=dict(dropped),
-        stats=found.stats | audit | per_source | {"threshold": recipe.threshold},
-        samples=cluster_samples(documents, found.decisions),
-        plots=cluster_plots(found.decisions, found.pairs) | source_plot(per_source),
+        documents_in=documents,
+        documents_kept=documents - sum(dropped.values()),
+        dropped=dropped,
+        stats=update.stats
+        | audit_update(build, found, update, output)
+        | per_source
+        | {
+            "threshold": recipe.threshold,
+            "documents_added": len(found.documents),
+            "documents_removed": len(found.removed),
+        },
+        samples=cluster_samples(update.decisions.added, urls),
+        plots=cluster_plots(output) | source_plot(per_source),
+        volatile_files=(f"{STATE}*",),
         extends=written.extends,
     )
 

@@ -6,23 +6,30 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from assets.build import BuildError, Segment
 from assets.dedup.signatures import SignatureReader
 from assets.schemas import FILTERED, LIVE_PAGES
 from assets.sources.partition import parse_crawl
+from assets.tables import row_groups_holding
 
 LIVE_COLUMNS = ("doc_id", "url", "source", "crawl")
 
 
-def read_live(deltas: Sequence[Segment]) -> pa.Table:
-    """doc_id, url, source, crawl of every live document, sorted by doc_id: the live pages of each source's newest crawl."""
+def newest_deltas(deltas: Sequence[Segment]) -> list[Segment]:
+    """The newest crawl_delta of each source: its live pages are those of the source."""
     newest: dict[str, Segment] = {}
     for delta in deltas:
         source, at = parse_crawl(delta.partition)
         if source not in newest or at > parse_crawl(newest[source].partition)[1]:
             newest[source] = delta
-    tables = [newest[source].table("live", LIVE_COLUMNS) for source in sorted(newest)]
+    return [newest[source] for source in sorted(newest)]
+
+
+def read_live(deltas: Sequence[Segment]) -> pa.Table:
+    """doc_id, url, source, crawl of every live document, sorted by doc_id."""
+    tables = [delta.table("live", LIVE_COLUMNS) for delta in newest_deltas(deltas)]
     return pa.concat_tables(tables or [LIVE_PAGES.empty_table().select(LIVE_COLUMNS)]).sort_by("doc_id")
 
 
@@ -56,10 +63,12 @@ def signature_reader(segments: Sequence[Segment], documents: pa.Table) -> Signat
 
     def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for segment in segments:
-            ids = pa.array(wanted.get(segment.partition or "", []), type=pa.string())
-            if not len(ids):
-                continue
-            for batch in segment.batches("signatures", columns):
-                yield batch.filter(pc.is_in(batch.column("doc_id"), value_set=ids))
+            ordered = sorted(wanted.get(segment.partition or "", []))
+            ids = pa.array(ordered, type=pa.string())
+            for part in segment.parts("signatures") if ordered else ():
+                file = pq.ParquetFile(part)
+                groups = row_groups_holding(file, "doc_id", ordered)
+                for batch in file.iter_batches(4096, groups, list(columns)) if groups else ():
+                    yield batch.filter(pc.is_in(batch.column("doc_id"), value_set=ids))
 
     return read

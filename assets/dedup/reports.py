@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,56 +17,55 @@ from assets.plots import grouped_bars, histogram
 ROWS = 12  # of each sample
 
 
-def by_source(documents: pa.Table, kept: pa.Table) -> dict[str, Any]:
-    """Documents that came in and that stayed, per source."""
-    came, stayed = ({s: n for (s,), n in count(table, ("source",)).items()} for table in (documents, kept))
-    return {
-        "documents_by_source": dict(sorted(came.items())),
-        "kept_by_source": {source: stayed.get(source, 0) for source in sorted(came)},
-    }
-
-
 def source_plot(stats: dict[str, Any]) -> dict[str, bytes]:
     """Came in and stayed, per source."""
     series = {"in": stats["documents_by_source"], "kept": stats["kept_by_source"]}
     return {"Documents in and kept, per source": grouped_bars("documents", series)} if series["in"] else {}
 
 
-def cluster_samples(documents: pa.Table, decisions: pa.Table) -> list[Sample]:
-    """The weakest and some exact pairs with both URLs, and the largest clusters."""
-    url = dict(zip(documents["doc_id"].to_pylist(), documents["url"].to_pylist(), strict=True))
-    rows = decisions.filter(decisions["matched_doc_id"].is_valid()).to_pylist()
-    columns = ("similarity", "method", "dropped", "matched", "kept")
+def cluster_samples(decisions: pa.Table, urls: Callable[[pa.Array], dict[str, str]]) -> list[Sample]:
+    """The weakest and some exact pairs with their URLs, and the largest clusters, of these decisions."""
+    dropped = decisions.filter(decisions["matched_doc_id"].is_valid())
+    exact = pc.equal(dropped["method"], "exact_text")
+    order = [("similarity", "ascending"), ("doc_id", "ascending")]
+    near = dropped.filter(pc.invert(exact)).sort_by(order).slice(0, ROWS).to_pylist()
+    same = dropped.filter(exact).sort_by(order).slice(0, ROWS).to_pylist()
+    sizes = count(dropped, ("representative",))
+    largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:ROWS]
+    shown = {row[name] for row in (*near, *same) for name in ("doc_id", "matched_doc_id", "representative")}
+    url = urls(pa.array(sorted(shown | {doc_id for (doc_id,), _ in largest}), type=pa.string()))
 
     def pair(row: dict[str, Any]) -> tuple[Any, ...]:
         names = (url[row["doc_id"]], url[row["matched_doc_id"]], url[row["representative"]])
         return (round(row["similarity"], 4), row["method"], *names)
 
-    near = sorted((r for r in rows if r["method"] != "exact_text"), key=lambda r: (r["similarity"], r["doc_id"]))
-    exact = [r for r in rows if r["method"] == "exact_text"]
-    size = Counter(row["representative"] for row in rows)
-    largest = sorted(size.items(), key=lambda item: (-item[1], item[0]))[:ROWS]
+    columns = ("similarity", "method", "dropped", "matched", "kept")
+    clusters = tuple((n + 1, url[doc_id]) for (doc_id,), n in largest)
     samples = [
-        Sample("Near duplicates closest to the threshold", columns, tuple(map(pair, near[:ROWS]))),
-        Sample("Exact duplicates", columns, tuple(map(pair, exact[:ROWS]))),
-        Sample("Largest clusters", ("documents", "kept"), tuple((n + 1, url[doc_id]) for doc_id, n in largest)),
+        Sample("Near duplicates closest to the threshold", columns, tuple(map(pair, near))),
+        Sample("Exact duplicates", columns, tuple(map(pair, same))),
+        Sample("Largest clusters", ("documents", "kept"), clusters),
     ]
     return [sample for sample in samples if sample.rows]
 
 
-def cluster_plots(decisions: pa.Table, pairs: pa.Table) -> dict[str, bytes]:
+def cluster_plots(clusters: Segment) -> dict[str, bytes]:
     """Similarity of the proven pairs and sizes of the clusters."""
-    plots: dict[str, bytes] = {}
-    if len(pairs):
-        similarity, method = pairs["similarity"].to_numpy(), np.array(pairs["method"].to_pylist())
-        series = {
-            name: similarity[method == name] for name in ("exact_text", "minhash_jaccard") if (method == name).any()
-        }
-        plots["Similarity of each duplicate with what it matched"] = histogram("true Jaccard", series)
-        sizes = Counter(decisions["cluster_id"].to_pylist()).values()
-        counts = Counter(_size_class(size) for size in sizes if size > 1)
-        plots["Clusters by size"] = grouped_bars("clusters", {"clusters": dict(sorted(counts.items()))})
-    return plots
+    pairs = clusters.table("pairs", ("similarity", "method"))
+    if not len(pairs):
+        return {}
+    similarity = {
+        name: pairs.filter(pc.equal(pairs["method"], name))["similarity"].to_numpy()
+        for name in ("exact_text", "minhash_jaccard")
+    }
+    sizes = count(clusters.table("decisions", ("cluster_id",)), ("cluster_id",)).values()
+    counts = Counter(_size_class(size) for size in sizes if size > 1)
+    return {
+        "Similarity of each duplicate with what it matched": histogram(
+            "true Jaccard", {name: values for name, values in similarity.items() if len(values)}
+        ),
+        "Clusters by size": grouped_bars("clusters", {"clusters": dict(sorted(counts.items()))}),
+    }
 
 
 def _size_class(size: int) -> str:

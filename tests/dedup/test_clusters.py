@@ -48,7 +48,7 @@ def cluster(
         yield from shuffled.select(columns).to_batches(max_chunksize=7)
 
     found = cluster_documents(documents, read, recipe, "text")
-    broken = audit_clusters(documents, found.decisions, found.pairs, read)
+    broken = audit_clusters(found.decisions, found.pairs, found.pairs, read)
     assert {name: value for name, value in broken.items() if value and name != "proofs_recomputed"} == {}
     return found
 

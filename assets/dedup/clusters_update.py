@@ -1,0 +1,140 @@
+"""Duplicate clusters from the crawls: which documents come and go, and what a second look at the update finds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from assets.build import Build, Segment
+from assets.dedup.audit import audit_clusters
+from assets.dedup.corpus import count
+from assets.dedup.incremental import ClusterUpdate, update_clusters
+from assets.dedup.live import LIVE_COLUMNS, live_kept, newest_deltas, read_live, signature_reader
+from assets.dedup.recipe import DedupRecipe
+from assets.dedup.state import state_is_compatible
+from assets.dedup.updates import live_update, rows_by_crawl, rows_of
+from assets.schemas import DUPLICATE_PAIRS, DUPLICATES, FILTERED
+
+STATE = "state/"
+"""Prefix of the files that an update goes on from: part of the asset, not of its data version."""
+
+_DECIDED = ("doc_id", "quality", "drop_reason")
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """Live documents that the filters kept, against the version to update (`base`; None: all of them)."""
+
+    base: Segment | None
+    documents: pa.Table  # doc_id, url, source, crawl, crawled_at, quality
+    removed: pa.Table  # doc_id, url, source, crawl
+    by_source: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The files to go on from."""
+        files = self.base.files if self.base else {}
+        return {name: files[name] for name in files if name.startswith(STATE)}
+
+
+def arrivals(build: Build, recipe: DedupRecipe) -> Arrivals:
+    """What came and went since `build.base`, or everything where only a full build can tell."""
+    live = live_update(build)
+    base = build.base.segment if build.base else None
+    followed = build.added("filtered_documents") is not None and build.added("document_signatures") is not None
+    if base is None or live is None or not followed:
+        return _everything(build)
+    found = Arrivals(base, pa.table({}), pa.table({}))
+    if not found.state or state_is_compatible(found.state, recipe.model_dump()) is not None:
+        return _everything(build)
+    documents = live_kept(live.added, _decided(build, set(live.added["crawl"].to_pylist())))
+    filters = rows_by_crawl(
+        build.all("filtered_documents"), "decisions", live.removed, ("doc_id", "drop_reason"), FILTERED
+    )
+    kept = filters.filter(filters["drop_reason"].is_null())["doc_id"].combine_chunks()
+    removed = live.removed.filter(pc.is_in(live.removed["doc_id"], value_set=kept))
+    by_source = Counter(base.manifest["report"]["stats"]["documents_by_source"])
+    by_source.update({source: n for (source,), n in count(documents, ("source",)).items()})
+    by_source.subtract({source: n for (source,), n in count(removed, ("source",)).items()})
+    return Arrivals(base, documents, removed, by_source)
+
+
+def _everything(build: Build) -> Arrivals:
+    live = read_live(build.all("crawl_delta"))
+    documents = live_kept(live, _decided(build, None))
+    by_source = Counter({source: n for (source,), n in count(documents, ("source",)).items()})
+    return Arrivals(None, documents, live.slice(0, 0).select(LIVE_COLUMNS), by_source)
+
+
+def _decided(build: Build, crawls: set[str] | None) -> dict[str, pa.Table]:
+    segments = build.all("filtered_documents")
+    wanted = [s for s in segments if crawls is None or s.partition in crawls]
+    return {segment.partition or "": segment.table("decisions", _DECIDED) for segment in wanted}
+
+
+def apply(build: Build, recipe: DedupRecipe, found: Arrivals) -> ClusterUpdate:
+    """Cluster what came with what is there."""
+    read = signature_reader(build.all("document_signatures"), found.documents)
+    documents, removed = (
+        found.documents.select(("doc_id", "quality", "crawled_at")),
+        found.removed["doc_id"].to_pylist(),
+    )
+    return update_clusters(found.state, documents, removed, read, recipe, build.output, build.progress)
+
+
+def kept_by_source(build: Build, found: Arrivals, update: ClusterUpdate) -> dict[str, Any]:
+    """Documents that came in and that stay, per source, after the update."""
+    stayed = Counter(found.base.manifest["report"]["stats"]["kept_by_source"]) if found.base else Counter()
+    known = pa.concat_tables([found.documents.select(("doc_id", "source")), found.removed.select(("doc_id", "source"))])
+    for rows, sign in ((update.decisions.added, 1), (update.decisions.removed, -1)):
+        kept = rows.filter(rows["kept"])
+        for source in _sources(build, kept["doc_id"].combine_chunks(), known):
+            stayed[source] += sign
+    came = {source: n for source, n in sorted(found.by_source.items()) if n}
+    return {"documents_by_source": came, "kept_by_source": {source: stayed[source] for source in came}}
+
+
+def _sources(build: Build, doc_ids: pa.Array, known: pa.Table) -> list[str]:
+    """Source of each document: of those that came or went as given, of others from the live pages."""
+    at = pc.index_in(doc_ids, value_set=known["doc_id"].combine_chunks())
+    sources = known["source"].take(pc.drop_null(at)).to_pylist()
+    return sources + live_rows(build.all("crawl_delta"), doc_ids.filter(pc.is_null(at)))["source"].to_pylist()
+
+
+def live_rows(deltas: Sequence[Segment], doc_ids: pa.Array) -> pa.Table:
+    """doc_id, url, source, crawl of some live documents."""
+    tables = [rows_of(delta, "live", doc_ids, LIVE_COLUMNS) for delta in newest_deltas(deltas)] if len(doc_ids) else []
+    return pa.concat_tables(tables) if tables else read_live(())
+
+
+def audit_update(build: Build, found: Arrivals, update: ClusterUpdate, written: Segment) -> dict[str, Any]:
+    """The promises of every cluster that the update touched, over the written tables."""
+    decisions, pairs = update.decisions.added, update.pairs.added
+    if found.base is not None:
+        decisions = _rows_in(written, "decisions", "cluster_id", pc.unique(decisions["cluster_id"]), DUPLICATES)
+        proofs = _rows_in(written, "pairs", "doc_id_a", decisions["doc_id"].combine_chunks(), DUPLICATE_PAIRS)
+    else:
+        proofs = pairs
+    came = found.documents["doc_id"]
+    chosen = pa.concat_arrays([pairs[name].combine_chunks() for name in ("doc_id_a", "doc_id_b")])
+    crawls = live_rows(build.all("crawl_delta"), chosen) if found.base is not None else found.documents
+    read = signature_reader(build.all("document_signatures"), crawls)
+    findings = audit_clusters(decisions, proofs, pairs, read)
+    lost = pc.sum(pc.invert(pc.is_in(came, value_set=decisions["doc_id"].combine_chunks()))).as_py() or 0
+    still = len(rows_of(written, "decisions", found.removed.filter(
+        pc.invert(pc.is_in(found.removed["doc_id"], value_set=came.combine_chunks())))["doc_id"].combine_chunks()))  # fmt: skip
+    return findings | {"documents_without_decision": lost + still}
+
+
+def _rows_in(segment: Segment, table: str, column: str, values: pa.Array, schema: pa.Schema) -> pa.Table:
+    found = [schema.empty_table()]
+    for batch in segment.batches(table, rows=65536) if len(values) else ():
+        rows = batch.filter(pc.is_in(batch.column(column), value_set=values))
+        if len(rows):
+            found.append(pa.Table.from_batches([rows]).cast(schema))
+    return pa.concat_tables(found)
