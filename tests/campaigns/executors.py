@@ -151,7 +151,13 @@ def _fail(here: Path, name: str, what: str, executor: PipelineExecutor, says: st
         message = str(error).replace(str(here), "SCRATCH")
     except Exception as error:
         message = f"untyped {type(error).__name__}: {error}"
-    return Failure(name, what, round(time.monotonic() - started, 1), message, says in message)
+    return Failure(name, what, round(time.monotonic() - started, 1), _shortened(message, says), says in message)
+
+
+def _shortened(message: str, says: str) -> str:
+    """The first line, and the one that says why; a traceback between them names folders of this machine."""
+    first, *rest = message.splitlines()
+    return "\n".join([first, *(line for line in rest[-6:] if says in line)])
 
 
 @contextmanager
