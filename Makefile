@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-executors campaign-histories campaign-sources campaign-kills campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-histories campaign-sources campaign-kills campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ campaign-executors: $(INSTALLED) ## the same data on local processes, Ray and a 
 
 campaign-sources: $(INSTALLED) ## every source kind on real, damaged and large samples
 	@$(BIN)/python -m tests.campaigns.source_kinds
+
+campaign-bad-input: $(INSTALLED) ## pages and servers made to break a crawler: what became of each, and how much memory it took
+	@$(BIN)/python -m tests.campaigns.bad_pages
 
 campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run
 	@$(BIN)/python -m tests.campaigns.kills

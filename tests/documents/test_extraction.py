@@ -85,6 +85,33 @@ def test_a_wrong_declaration_loses_against_utf_8() -> None:
     assert extract(CHINESE.encode(), "text/html; charset=ascii", "text", RECIPE).text == CHINESE
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding", "declared"),
+    [
+        (CHINESE * 5, "gb18030", "big5"),
+        (TRADITIONAL * 5, "big5", "gb2312"),
+        ("川の流れは絶えずして、しかも、もとの水にあらず。" * 5, "shift_jis", "gbk"),
+        (CHINESE, "utf-8", "zlib_codec"),
+    ],
+)
+def test_a_wrong_double_byte_declaration_loses_against_what_reads_like_text(
+    text: str, encoding: str, declared: str
+) -> None:
+    decoded = decode(text.encode(encoding), f"text/html; charset={declared}", max_replaced_share=0.001)
+    assert decoded is not None
+    assert decoded.text == text
+
+
+def test_encoded_surrogates_are_joined_and_lone_ones_are_broken_characters() -> None:
+    pair = "源😀流".encode("utf-16-be", "surrogatepass").decode("utf-16-be")
+    cesu = "".join(chr(int.from_bytes(pair.encode("utf-16-be")[i : i + 2], "big")) for i in range(0, 8, 2))
+    payload = cesu.encode("utf-8", "surrogatepass") * 10
+    decoded = decode(payload, None, max_replaced_share=0.001)
+    assert decoded is not None
+    assert decoded.text == "源😀流" * 10
+    assert decode(b"\xed\xa0\x80 text " * 50, None, max_replaced_share=0.001) is None
+
+
 def test_one_broken_byte_is_forgiven() -> None:
     result = extract((CHINESE * 10).encode() + b"\xff" + CHINESE.encode(), "text/plain; charset=utf-8", "text", RECIPE)
     assert result.drop_reason is None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from assets.sources.optout import page_opt_out, site_policy
+from assets.sources.optout import page_opt_out, rsl_reserves, site_policy
+from assets.sources.rsl import RESERVED, rsl_rules
+from assets.sources.scope import licence_links
 
 HOST = "https://h.example"
 
@@ -90,3 +92,43 @@ def test_headers(name: str, value: str, signal: str | None) -> None:
 )
 def test_meta_elements(name: str, content: str, signal: str | None) -> None:
     assert page_opt_out([], [(name, content)]) == signal
+
+
+def rsl(content: str) -> bytes:
+    return f'<rsl xmlns="https://rslstandard.org/rsl">{content}</rsl>'.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "reserved"),
+    [
+        ('<content url="/"><license><prohibits type="usage">ai-train</prohibits></license></content>', True),
+        ('<content url="/"><license><prohibits type="usage">ai-input search</prohibits></license></content>', False),
+        ('<content url="/"><license><permits type="usage">search</permits></license></content>', True),
+        ('<content url="/"><license><permits type="usage">search, ai-all</permits></license></content>', False),
+        ('<content url="/"><license><payment type="free"/></license></content>', False),
+        ('<content url="/"><license><payment type="training"><amount>5</amount></payment></license></content>', True),
+        ('<content url="/"><license><payment type="attribution"/></license></content>', True),
+        ('<content url="/" server="https://l.example"><license/></content>', True),
+        ('<content url="/"><license><payment type="crawl"/></license><license/></content>', False),
+        ('<content url="/"><copyright>us</copyright></content>', False),
+        ('<content url="/other/"><license><prohibits type="usage">all</prohibits></license></content>', False),
+        ('<content url="/"><license><prohibits type="usage">all</prohibits></license></content>'
+         '<content url="/docs/"><license/></content>', False),
+        ('<content url="https://h.example/docs/*"><license><prohibits type="usage">all</prohibits></license></content>',
+         True),
+    ],
+)  # fmt: skip
+def test_an_rsl_licence_that_we_cannot_accept_reserves(content: str, reserved: bool) -> None:
+    assert rsl_reserves(rsl_rules(rsl(content)), f"{HOST}/docs/a") is reserved
+
+
+@pytest.mark.parametrize("body", [b"", b"<html></html>", b"<rsl", b"\x00", b"<!DOCTYPE x [<!ENTITY a 'b'>]>&a;"])
+def test_an_rsl_file_that_cannot_be_read_reserves_all(body: bytes) -> None:
+    assert rsl_rules(body) == RESERVED
+    assert rsl_reserves(RESERVED, f"{HOST}/a")
+
+
+def test_rsl_of_a_link_header() -> None:
+    header = '</l.xml>; rel="license"; type="application/rsl+xml", </x>; rel=next'
+    assert licence_links(header) == ["/l.xml"]
+    assert licence_links("<https://creativecommons.org/licenses/by/4.0/>; rel=license") == []

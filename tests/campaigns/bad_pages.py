@@ -1,0 +1,314 @@
+"""Pages made to break a crawler or a parser: each must end in a reason, and memory must stay bounded.
+
+    python -m tests.campaigns.bad_pages     about 60 cases, 5 minutes; writes docs/results/bad_input.json
+
+Crawl cases: one crawl per case of a server that lies (tests/sources/hostile.py), so that the peak memory of
+the crawler's process is that of the case; beside each hostile page stands a good one, which must be kept.
+Address cases: a start URL that leads to this machine or a private network, and a name that is public when
+it is looked up first and private after. Extraction cases: one payload through the sandbox, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = ROOT / "docs" / "results" / "bad_input.json"
+
+CRAWL_PEAK_MB = 450
+"""Python, Scrapy and Arrow take 190 MB; 8 pages of max_bytes_per_page = 5 MB may be received, decoded and parsed."""
+EXTRACTION_PEAK_MB = 1500
+"""A parse tree of max_payload_bytes = 10 MB of nothing but tags; per worker."""
+
+HOSTS = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0", "localhost", "[::1]", "[::ffff:127.0.0.1]"]
+PRIVATE_STARTS = [f"http://{host}:{{port}}/docs/" for host in HOSTS]
+PRIVATE_STARTS += ["http://169.254.169.254/latest/meta-data/", "http://10.0.0.1/", "http://192.168.1.1/"]
+
+REBINDING = """
+import runpy, socket, sys
+answers = iter(sys.argv.pop(1).split(","))
+last = ["127.0.0.1"]
+def rebinding(name):
+    last[0] = next(answers, last[0])
+    return last[0]
+socket.gethostbyname = rebinding
+sys.argv[0] = "spider"
+runpy.run_module("assets.sources.spider", run_name="__main__")
+"""
+"""The crawler with a resolver that answers as its owner likes, at every look-up anew."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one case. `problem`: empty, or what went wrong."""
+
+    stage: str
+    case: str
+    outcome: str
+    detail: str
+    peak_mb: int
+    seconds: float
+    problem: str = ""
+
+
+# --- payloads for extraction
+
+CHINESE = "黄河之水天上来，奔流到海不复回。" * 40
+TRADITIONAL = "這本書說的是一條河流，我們從山上看見它的時候，它還很小。" * 20
+JAPANESE = "川の流れは絶えずして、しかも、もとの水にあらず。" * 40
+
+
+def _html(text: str, charset: str, declared: str | None) -> bytes:
+    meta = f'<meta charset="{declared}">' if declared else ""
+    return f"<html><head>{meta}</head><body><p>{text}</p></body></html>".encode(charset, "replace")
+
+
+def payloads() -> dict[str, tuple[Callable[[], bytes], str, str | None]]:
+    """Case -> (payload, content type, expected drop reason; None = text comes out)."""
+    html, plain = "text/html", "text/plain"
+    return {
+        "gb18030 declared as utf-8": (lambda: _html(CHINESE, "gb18030", "utf-8"), html, None),
+        "gb18030 without a declaration": (lambda: _html(CHINESE, "gb18030", None), html, None),
+        "big5 declared as gb2312": (lambda: _html(TRADITIONAL, "big5", "gb2312"), html, None),
+        "big5 without a declaration": (
+            lambda: _html(CHINESE.replace("黄", "黃").replace("来", "來"), "big5", None),
+            html,
+            None,
+        ),
+        "gb18030 declared as big5": (lambda: _html(CHINESE + "这是我们的河，", "gb18030", "big5"), html, None),
+        "shift_jis declared as gbk": (lambda: _html(JAPANESE, "shift_jis", "gbk"), html, None),
+        "shift_jis declared as utf-8": (lambda: _html(JAPANESE, "shift_jis", "utf-8"), html, None),
+        "utf-8 declared as big5": (lambda: _html(CHINESE, "utf-8", "big5"), html, None),
+        "half utf-8, half gb18030": (
+            lambda: _html(CHINESE, "utf-8", None)[:-20] + CHINESE.encode("gb18030"),
+            html,
+            "undecodable",
+        ),
+        "a codec that is no charset": (lambda: _html(CHINESE, "utf-8", "zlib_codec"), html, None),
+        "utf-16 with a byte order mark": (lambda: ("\ufeff" + CHINESE).encode("utf-16-le"), plain, None),
+        "random bytes": (lambda: bytes((n * 7919 + n // 256) % 255 + 1 for n in range(100_000)), html, "undecodable"),
+        "NUL bytes": (lambda: b"<p>text</p>\0" * 100, html, "not_text"),
+        "lone surrogates as entities": (lambda: _html("&#xD800;text&#56320; " * 50, "utf-8", "utf-8"), html, None),
+        "lone surrogates as bytes": (lambda: b"<p>" + b"\xed\xa0\x80 text " * 50, html, "undecodable"),
+        "one broken byte in a page": (
+            lambda: _html("plain English text. " * 100, "utf-8", "utf-8") + b"\xff",
+            html,
+            None,
+        ),
+        "10^6 nested tags": (lambda: b"<div><b>" * 500_000 + b"<p>deep text</p>", html, None),
+        "10^6 unclosed attributes": (lambda: b"<p a='" * 1_000_000, html, "empty_extraction"),
+        "10^6 tables in tables": (lambda: b"<table><tr><td>" * 333_333 + b"deep", html, None),
+        "10^6 entities": (lambda: b"<p>" + b"&amp;&#x4e2d;" * 500_000, html, None),
+        "9.9 MB in a single line": (lambda: b"x " * 4_950_000, plain, None),
+        "9.9 MB of one word": (lambda: b"x" * 9_900_000, html, None),
+        "50 MB in a single line": (lambda: b"x " * 25_000_000, plain, "too_large"),
+        "100 MB page": (lambda: bytes(100_000_000), html, "too_large"),
+        "9.9 MB of opening brackets": (lambda: b"<" * 9_900_000, html, None),
+        "9.9 MB of comments": (lambda: b"<!-- -->" * 1_237_500, html, "empty_extraction"),
+    }
+
+
+READS = {"gb18030": CHINESE, "utf": CHINESE, "a codec": CHINESE, "big5": TRADITIONAL, "shift_jis": JAPANESE}
+"""What must come out of the cases whose names begin so: mojibake is no text."""
+
+
+def extract_case(case: str) -> dict[str, Any]:
+    """One payload through the sandbox of the stage, with the stage's defaults; in this process."""
+    from datatrove.data import Document
+
+    from assets.documents.blocks import SandboxedExtractor
+    from assets.documents.extraction import Extraction
+
+    make, content_type, _ = payloads()[case]
+    payload = make()
+    document = Document(text="", id="x", metadata={"payload": payload, "content_type": content_type, "url": "x"})
+    good = Document(
+        text="",
+        id="y",
+        metadata={"payload": _html("after " * 50, "utf-8", None), "content_type": "text/html", "url": "y"},
+    )
+    del payload
+    result, after = SandboxedExtractor("html", Extraction.model_validate({})).run([document, good])
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    result.text.encode()  # what is handed on can be written
+    return {
+        "reason": result.metadata["drop_reason"],
+        "detail": result.metadata["detail"],
+        "characters": len(result.text),
+        "start": result.text[:20],
+        "after": after.metadata["drop_reason"],
+        "peak_mb": peak // 1024,
+    }
+
+
+def extraction_rows() -> list[Row]:
+    """Every payload in a process of its own."""
+    rows = []
+    for case, (_, _, expected) in payloads().items():
+        started = time.monotonic()
+        command = [sys.executable, "-m", "tests.campaigns.bad_pages", "--extract", case]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        seconds = round(time.monotonic() - started, 1)
+        if done.returncode != 0:
+            rows.append(Row("extract", case, "crashed", "", 0, seconds, done.stderr[-300:]))
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        outcome = found["reason"] or "kept"
+        problem = "" if found["reason"] == expected else f"expected {expected or 'text'}"
+        reads = next((text for name, text in READS.items() if case.startswith(name)), "")
+        if not reads.startswith(found["start"] if reads else ""):
+            problem += f"; reads {found['start']}"
+        if found["after"] is not None:
+            problem += f"; the document after it: {found['after']}"
+        if found["peak_mb"] > EXTRACTION_PEAK_MB:
+            problem += f"; more than {EXTRACTION_PEAK_MB} MB"
+        detail = found["detail"] or f"{found['characters']} characters: {found['start']}"
+        rows.append(Row("extract", case, outcome, detail, found["peak_mb"], seconds, problem))
+        _say(rows[-1])
+    return rows
+
+
+# --- crawls
+
+
+def crawl_rows(folder: Path) -> list[Row]:
+    """One crawl per hostile page, and one of all links that lead astray."""
+    from tests.sources.hostile import CASES, LINKS, serve_hostile
+    from tests.sources.test_crawl import crawl, rows_of
+    from tests.sources.test_hostile import EXPECTED, hostile_source
+
+    rows = []
+    for path in CASES:
+        case = path.rpartition("/")[2]
+        started = time.monotonic()
+        with serve_hostile(path) as server:
+            report, segment = crawl(folder / case, hostile_source(server, max_pages=50))
+        found = rows_of(segment)
+        row = found[path]
+        peak = report.stats["crawler_peak_rss_bytes"] // 1_000_000
+        problem = "" if row["drop_reason"] == EXPECTED[case] else f"expected {EXPECTED[case]}"
+        if found["/docs/fine"]["drop_reason"] is not None:
+            problem += f"; the good page: {found['/docs/fine']['drop_reason']}"
+        if peak > CRAWL_PEAK_MB:
+            problem += f"; more than {CRAWL_PEAK_MB} MB"
+        detail = (row["detail"] or "")[:120].replace(server.url, "")
+        outcome = row["drop_reason"] or "kept"
+        rows.append(Row("crawl", case, outcome, detail, peak, round(time.monotonic() - started, 1), problem))
+        _say(rows[-1])
+    started = time.monotonic()
+    with serve_hostile(links=tuple(LINKS.values())) as server:
+        report, segment = crawl(folder / "links", hostile_source(server))
+    outside = [
+        row["url"] for row in segment.table("captures").to_pylist() if not row["url"].startswith(f"{server.url}/docs/")
+    ]
+    asked = [
+        path
+        for path in server.requests
+        if not path.startswith("/docs/") and "robots" not in path and ".txt" not in path and ".json" not in path
+    ]
+    rows.append(
+        Row(
+            "crawl",
+            f"{len(LINKS)} links that lead astray",
+            "not followed",
+            f"{report.stats['malformed_links']} malformed; {len(segment.table('captures'))} URLs met",
+            report.stats["crawler_peak_rss_bytes"] // 1_000_000,
+            round(time.monotonic() - started, 1),
+            f"met {outside}, asked {asked}" if outside or asked else "",
+        )
+    )
+    _say(rows[-1])
+    return rows
+
+
+def address_rows(folder: Path) -> list[Row]:
+    """Crawls that must not reach this machine."""
+    from assets.build import BuildError
+    from tests.sources.hostile import serve_hostile
+    from tests.sources.test_crawl import crawl
+    from tests.sources.test_hostile import hostile_source
+
+    rows = []
+    public = {"allow_private_hosts": False, "contact": "https://example.org/bot", "delay_s": 0.1}
+    for number, start in enumerate(PRIVATE_STARTS):
+        started = time.monotonic()
+        with serve_hostile() as server:
+            url = start.format(port=server.url.rpartition(":")[2])
+            try:
+                crawl(folder / f"address{number}", hostile_source(server, **public, start_urls=[url]))
+                message = ""
+            except BuildError as error:
+                message = str(error)
+        problem = f"reached: {dict(server.requests)}" if server.requests else "" if message else "no error"
+        shown = message.partition(": ")[2].partition(". ")[0][:120]
+        case = start.replace(":{port}", "")
+        rows.append(Row("address", case, "refused", shown, 0, round(time.monotonic() - started, 1), problem))
+        _say(rows[-1])
+    rows += [_rebinding(folder, "public first, private after", "93.184.216.34,127.0.0.1")]
+    rows += [_rebinding(folder, "private first, public after", "127.0.0.1,93.184.216.34")]
+    return rows
+
+
+def _rebinding(folder: Path, case: str, answers: str) -> Row:
+    """A name whose answer changes; nothing that it leads to may be this machine."""
+    from tests.sources.hostile import serve_hostile
+    from tests.sources.test_hostile import hostile_source
+
+    started = time.monotonic()
+    with serve_hostile() as server:
+        port = server.url.rpartition(":")[2]
+        source = hostile_source(server, contact="x", delay_s=0.1, retries=3, retry_wait_s=0.1, timeout_s=2)
+        source |= {"allow_private_hosts": False, "start_urls": [f"http://rebinding.example:{port}/docs/"]}
+        output = folder / case.replace(" ", "-")
+        output.mkdir()
+        job = output / "job.json"
+        task = {"name": "x", "crawl": "x@20260101T000000Z", "output": str(output), "source": source, "previous": None}
+        job.write_text(json.dumps(task))
+        command = [sys.executable, "-c", REBINDING, answers, "--job", str(job)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    message = json.loads(done.stdout.splitlines()[-1]).get("message", "") if done.stdout else done.stderr[-300:]
+    problem = (
+        f"reached: {dict(server.requests)}" if server.requests else "" if done.returncode == 2 else done.stderr[-300:]
+    )
+    shown = message.partition(": ")[2].partition("; ")[0][:120].replace(f":{port}", "")
+    row = Row("address", f"rebinding: {case}", "refused", shown, 0, round(time.monotonic() - started, 1), problem)
+    _say(row)
+    return row
+
+
+def _say(row: Row) -> None:
+    print(
+        f"{row.stage:8} {row.case:34} {row.outcome:24} {row.peak_mb:5} MB {row.seconds:6} s  {row.problem}", flush=True
+    )
+
+
+def main() -> int:
+    """All cases; exits 1 if one did not end as it should."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        rows += crawl_rows(Path(folder))
+        rows += address_rows(Path(folder))
+    rows += extraction_rows()
+    problems = [row for row in rows if row.problem]
+    print(f"{len(rows)} cases, {len(problems)} problems (goal: 0)")
+    goals = {"problems": 0, "crawl_peak_mb": CRAWL_PEAK_MB, "extraction_peak_mb": EXTRACTION_PEAK_MB}
+    summary = {"goals": goals, "cases": len(rows), "problems": len(problems), "rows": [asdict(row) for row in rows]}
+    RESULT.parent.mkdir(parents=True, exist_ok=True)
+    RESULT.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--extract"]:
+        print(json.dumps(extract_case(sys.argv[2]), ensure_ascii=False))
+        sys.exit(0)
+    sys.exit(main())
