@@ -44,7 +44,7 @@ def crawl_report(source: AnySource, segment: Segment, summary: Mapping[str, Any]
         "received_bytes": summary.get("received_bytes", 0),
         "sitemaps": summary.get("sitemaps", {}),
         "malformed_links": summary.get("malformed_links", 0),
-        "crawler_peak_rss_bytes": summary.get("peak_rss_bytes", 0),
+        "crawler_peak_rss_bytes": summary.get("peak_rss_bytes"),
         "rsl_licences": summary["rsl_licences"],
         "not_taken": summary.get("not_taken", {}),
         "retries": summary["retries"],

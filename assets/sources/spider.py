@@ -15,7 +15,6 @@ import argparse
 import asyncio
 import hashlib
 import json
-import resource
 import sys
 import time
 from collections import deque
@@ -28,7 +27,7 @@ from urllib.parse import urlsplit
 import scrapy
 from scrapy.crawler import AsyncCrawlerProcess
 
-from assets.child_process import end_with_parent
+from assets.child_process import end_with_parent, peak_rss_bytes
 from assets.schemas import document_id
 from assets.sources.config import SourceConfig, WebSource
 from assets.sources.fetch import CONTENT_TYPES, Fetched, Fetcher, scrapy_settings
@@ -307,7 +306,7 @@ class SiteSpider(scrapy.Spider):
             "rsl_licences": sum(len(policy.rsl_licences) for policy in self.policies.values()),
             "sitemaps": {"read": self.sitemap.read, "unreadable": self.sitemap.unreadable},
             "malformed_links": self.bad_links,
-            "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_rss_bytes": peak_rss_bytes(),
         }
 
 

@@ -1,11 +1,12 @@
 """Pages made to break a crawler or a parser: each must end in a reason, and memory must stay bounded.
 
-    python -m tests.campaigns.bad_pages     about 60 cases, 5 minutes; writes docs/results/bad_input.json
+    python -m tests.campaigns.bad_pages     about 70 cases, 2 minutes; writes docs/results/bad_input.json
 
-Crawl cases: one crawl per case of a server that lies (tests/sources/hostile.py), so that the peak memory of
-the crawler's process is that of the case; beside each hostile page stands a good one, which must be kept.
-Address cases: a start URL that leads to this machine or a private network, and a name that is public when
-it is looked up first and private after. Extraction cases: one payload through the sandbox, in a process of its own.
+Crawl cases: servers that lie (tests/sources/hostile.py); beside the hostile pages stands a good one, which must be
+kept. What may cost memory has a crawl of its own, so that the peak of the crawler's process is that of the case; the
+others share one. Address cases: a start URL that leads to this machine or a private network, and a name that is public
+when it is looked up first and private after. Extraction cases: payloads through the sandbox, the large ones each in a
+process of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,11 @@ sys.argv[0] = "spider"
 runpy.run_module("assets.sources.spider", run_name="__main__")
 """
 """The crawler with a resolver that answers as its owner likes, at every look-up anew."""
+
+
+HEAVY = ["endless-headers", "bomb-gzip", "bomb-deflate", "bomb-br", "bomb-zstd", "bomb-nested", "bomb-in-bomb"]
+HEAVY += ["bomb-members", "100-mb", "100-mb-chunked", "endless", "nested-tags", "many-links"]
+"""Crawl cases that may cost memory."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,7 @@ def extract_case(case: str) -> dict[str, Any]:
     """One payload through the sandbox of the stage, with the stage's defaults; in this process."""
     from datatrove.data import Document
 
+    from assets.child_process import peak_rss_bytes
     from assets.documents.blocks import SandboxedExtractor
     from assets.documents.extraction import Extraction
 
@@ -138,7 +146,7 @@ def extract_case(case: str) -> dict[str, Any]:
     )
     del payload
     result, after = SandboxedExtractor("html", Extraction.model_validate({})).run([document, good])
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    own, sandbox = peak_rss_bytes() or 0, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     result.text.encode()  # what is handed on can be written
     return {
         "reason": result.metadata["drop_reason"],
@@ -146,35 +154,41 @@ def extract_case(case: str) -> dict[str, Any]:
         "characters": len(result.text),
         "start": result.text[:20],
         "after": after.metadata["drop_reason"],
-        "peak_mb": peak // 1024,
+        "peak_mb": max(own, sandbox) // 1_000_000,
     }
 
 
 def extraction_rows() -> list[Row]:
-    """Every payload in a process of its own."""
+    """What became of every payload."""
     rows = []
-    for case, (_, _, expected) in payloads().items():
+    cases = payloads()
+    large = [case for case in cases if " MB" in case or "10^6" in case]
+    for together in [[case for case in cases if case not in large], *([case] for case in large)]:
         started = time.monotonic()
-        command = [sys.executable, "-m", "tests.campaigns.bad_pages", "--extract", case]
+        command = [sys.executable, "-m", "tests.campaigns.bad_pages", "--extract", *together]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         seconds = round(time.monotonic() - started, 1)
-        if done.returncode != 0:
-            rows.append(Row("extract", case, "crashed", "", 0, seconds, done.stderr[-300:]))
-            continue
-        found = json.loads(done.stdout.splitlines()[-1])
-        outcome = found["reason"] or "kept"
-        problem = "" if found["reason"] == expected else f"expected {expected or 'text'}"
-        reads = next((text for name, text in READS.items() if case.startswith(name)), "")
-        if not reads.startswith(found["start"] if reads else ""):
-            problem += f"; reads {found['start']}"
-        if found["after"] is not None:
-            problem += f"; the document after it: {found['after']}"
-        if found["peak_mb"] > EXTRACTION_PEAK_MB:
-            problem += f"; more than {EXTRACTION_PEAK_MB} MB"
-        detail = found["detail"] or f"{found['characters']} characters: {found['start']}"
-        rows.append(Row("extract", case, outcome, detail, found["peak_mb"], seconds, problem))
-        _say(rows[-1])
+        lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+        for case, line in zip_longest(together, lines, fillvalue=""):
+            if not line:
+                rows.append(Row("extract", case, "crashed", "", 0, seconds, done.stderr[-300:]))
+            else:
+                rows.append(_extraction_row(case, cases[case][2], json.loads(line), seconds))
+            _say(rows[-1])
     return rows
+
+
+def _extraction_row(case: str, expected: str | None, found: dict[str, Any], seconds: float) -> Row:
+    problem = "" if found["reason"] == expected else f"expected {expected or 'text'}"
+    reads = next((text for name, text in READS.items() if case.startswith(name)), "")
+    if reads and not reads.startswith(found["start"]):
+        problem += f"; reads {found['start']}"
+    if found["after"] is not None:
+        problem += f"; the document after it: {found['after']}"
+    if found["peak_mb"] > EXTRACTION_PEAK_MB:
+        problem += f"; more than {EXTRACTION_PEAK_MB} MB"
+    detail = found["detail"] or f"{found['characters']} characters: {found['start']}"
+    return Row("extract", case, found["reason"] or "kept", detail, found["peak_mb"], seconds, problem)
 
 
 # --- crawls
@@ -187,23 +201,24 @@ def crawl_rows(folder: Path) -> list[Row]:
     from tests.sources.test_hostile import EXPECTED, hostile_source
 
     rows = []
-    for path in CASES:
-        case = path.rpartition("/")[2]
+    together = [path for path in CASES if path.rpartition("/")[2] not in HEAVY]
+    for paths in [together, *([f"/docs/{case}"] for case in HEAVY)]:
         started = time.monotonic()
-        with serve_hostile(path) as server:
-            report, segment = crawl(folder / case, hostile_source(server, max_pages=50))
-        found = rows_of(segment)
-        row = found[path]
+        with serve_hostile(*paths) as server:
+            report, segment = crawl(folder / paths[0].rpartition("/")[2], hostile_source(server, max_pages=100))
+        seconds = round(time.monotonic() - started, 1)
         peak = report.stats["crawler_peak_rss_bytes"] // 1_000_000
-        problem = "" if row["drop_reason"] == EXPECTED[case] else f"expected {EXPECTED[case]}"
-        if found["/docs/fine"]["drop_reason"] is not None:
-            problem += f"; the good page: {found['/docs/fine']['drop_reason']}"
-        if peak > CRAWL_PEAK_MB:
-            problem += f"; more than {CRAWL_PEAK_MB} MB"
-        detail = (row["detail"] or "")[:120].replace(server.url, "")
-        outcome = row["drop_reason"] or "kept"
-        rows.append(Row("crawl", case, outcome, detail, peak, round(time.monotonic() - started, 1), problem))
-        _say(rows[-1])
+        found = rows_of(segment)
+        for path in paths:
+            case, row = path.rpartition("/")[2], found[path]
+            problem = "" if row["drop_reason"] == EXPECTED[case] else f"expected {EXPECTED[case]}"
+            if found["/docs/fine"]["drop_reason"] is not None:
+                problem += f"; the good page: {found['/docs/fine']['drop_reason']}"
+            if peak > CRAWL_PEAK_MB:
+                problem += f"; more than {CRAWL_PEAK_MB} MB"
+            detail = (row["detail"] or "")[:120].replace(server.url, "")
+            rows.append(Row("crawl", case, row["drop_reason"] or "kept", detail, peak, seconds, problem))
+            _say(rows[-1])
     started = time.monotonic()
     with serve_hostile(links=tuple(LINKS.values())) as server:
         report, segment = crawl(folder / "links", hostile_source(server))
@@ -309,6 +324,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--extract"]:
-        print(json.dumps(extract_case(sys.argv[2]), ensure_ascii=False))
+        for name in sys.argv[2:]:
+            print(json.dumps(extract_case(name), ensure_ascii=False), flush=True)
         sys.exit(0)
     sys.exit(main())

@@ -7,7 +7,7 @@ import hashlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -24,6 +24,8 @@ class Page:
     headers: dict[str, str] = field(default_factory=dict)
     declared_length: int | None = None  # a lying Content-Length
     fails_first: int = 0  # requests answered 503 before the page comes
+    retry_after: Callable[[], str] | None = None  # of those answers
+    latency_s: float = 0.0
 
 
 def html(title: str, *links: str, head: str = "", text: str = "") -> bytes:
@@ -118,7 +120,8 @@ class Site:
             time.sleep(self.jitter_s * hashlib.md5(f"{self.jitter_s}{path}".encode()).digest()[0] / 255)
         page = self.pages.get(path, Page(b"not here", status=404))
         if self.requests[path] <= page.fails_first:
-            page = Page(b"busy", status=503)
+            page = Page(b"busy", status=503, headers={"Retry-After": page.retry_after()} if page.retry_after else {})
+        time.sleep(page.latency_s)
         if page.status == 200 and _not_modified(page, handler.headers):
             page = Page(status=304, content_type=None, headers=page.headers)
         handler.send_response(page.status)
