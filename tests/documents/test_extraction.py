@@ -151,7 +151,7 @@ def test_every_drop_has_its_reason(payload: bytes, content_type: str, reason: st
 
 
 def test_hostile_sizes_stay_fast() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     deep = b"<div>" * 100_000 + b"deep text" + b"</div>" * 100_000
     assert extract(deep, "text/html", "html", RECIPE).text == "deep text"
     spaces = b"<pre>x" + b" " * 2_000_000 + b"y</pre>"
@@ -161,4 +161,4 @@ def test_hostile_sizes_stay_fast() -> None:
     large = extract(line.encode(), "text/html", "html", Extraction(max_payload_bytes=30_000_000))
     assert large.drop_reason is None
     assert extract(line.encode(), "text/html", "html", RECIPE).drop_reason == "too_large"
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
