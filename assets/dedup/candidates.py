@@ -9,7 +9,7 @@ the live nodes of the bucket, so no history, order or number of workers can show
 slots that follow the band (then by digest), which puts the pages of a template that differ least side by side,
 and each node is compared with the next `window(live nodes)` ones: 32 up to 128, 16 up to 256, 8 up to 512,
 4 up to 1,024, then 2. So a bucket of n nodes costs at most 2 n comparisons or 4,096, and a node that comes or
-goes changes at most window**2 + 2 window pairs, or those of one bucket of 1,024 where it moves a limit.
+goes changes at most 3 window pairs, or those of one bucket of 1,024 where it moves a limit.
 What it guarantees: no pair is invented, every pair of a bucket of up to 64 nodes is compared, and each node of
 a hot bucket is compared with its nearest ones in the order of every hot band it is in (18 different orders).
 Hence a bucket whose neighbours in that order all reach the threshold is one component, as it is with all pairs.
