@@ -9,7 +9,7 @@ that its peak of memory is its own. The samples of Wikipedia dumps were written 
 from __future__ import annotations
 
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -42,7 +42,7 @@ def read(sample: Sample, folder: Path) -> dict[str, Any]:
         source = SourceConfig.model_validate(table).root
         summary = capture_source(source, f"{sample.name}@20260101T000000Z", output, folder / "work", SilentProgress())
     cpu_s = time.process_time() - started
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mib = _peak_mib()
     segment = segment_of(output, "raw_crawl", f"{sample.name}@20260101T000000Z")
     reasons = segment.table("captures", ["url", "drop_reason"]).to_pylist()
     kept = [row["url"] for row in reasons if row["drop_reason"] is None]
@@ -65,6 +65,14 @@ def read(sample: Sample, folder: Path) -> dict[str, Any]:
         "read_cpu_s": round(cpu_s, 2),
         "peak_mib": round(peak_mib),
     }
+
+
+def _peak_mib() -> float:
+    """Peak resident memory of this program alone: getrusage would count what the parent had before it started us."""
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise RuntimeError("/proc/self/status has no VmHWM: the peak of memory cannot be measured here")
+    return int(found[1]) / 1024
 
 
 def main() -> int:
