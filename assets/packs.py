@@ -34,7 +34,7 @@ def read_rows(rows: PackedRows, columns: Sequence[str] | None) -> pa.Table:
         if first < last:
             tables.append(_group(rows.pack, number, chosen).slice(first - start, last - first))
     if tables:
-        return pa.concat_tables(tables)
+        return tables[0] if len(tables) == 1 else pa.concat_tables(tables)
     schema = pq.read_schema(rows.pack)
     return (pa.schema([schema.field(name) for name in chosen]) if chosen else schema).empty_table()
 
