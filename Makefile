@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-histories campaign-sources campaign-kills campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-sources campaign-kills campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ campaign-store: $(INSTALLED) ## fail every system call of the Git store and ever
 
 campaign-s3: $(INSTALLED) ## the store's contract tests with its bytes on a real S3 server (Ceph; needs root and its packages)
 	@$(BIN)/python -m tests.campaigns.s3
+
+campaign-faults: $(INSTALLED) ## fail the n-th fsync, rename, write and connection of a re-crawl and its build (needs strace)
+	@$(BIN)/python -m tests.campaigns.faults
 
 campaign-histories: $(INSTALLED) ## 1,000 random histories of crawls, edits, recipe changes and crashes against builds from scratch
 	@$(BIN)/python -m tests.campaigns.histories
