@@ -25,7 +25,7 @@ from scrapy.exceptions import (
 from scrapy.http import HtmlResponse, Response
 from scrapy.resolver import CachingThreadedResolver
 from scrapy.responsetypes import responsetypes
-from twisted.internet.error import DNSLookupError
+from twisted.internet.error import ConnectError, DNSLookupError
 
 from assets.sources.config import WebSource
 from assets.sources.content_coding import (
@@ -52,6 +52,7 @@ _TRANSPORT_ERRORS: tuple[tuple[type[BaseException], str], ...] = (
     (ResponseDataLossError, "fetch_failed_length"),  # fewer or more bytes than Content-Length, or no last chunk
     (DownloadConnectionRefusedError, "fetch_failed_connection"),
     (DownloadFailedError, "fetch_failed_connection"),
+    (ConnectError, "fetch_failed_connection"),  # no route to the host: Scrapy has no exception of its own for it
     (OSError, "fetch_failed_connection"),
 )
 """First match decides. All are worth another try, and none says anything about the page."""

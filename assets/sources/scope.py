@@ -14,6 +14,7 @@ from w3lib.url import canonicalize_url, safe_url_string
 
 from assets.sources.rsl import RSL_TYPE
 
+MAX_LINKS_PER_PAGE = 10_000  # distinct ones, in page order: a sitemap in HTML has thousands, a trap has millions
 MAX_URL_CHARACTERS = 2083  # longer ones are session state or traps, not pages
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
@@ -91,7 +92,7 @@ class PageLinks:
     licences: tuple[str, ...] = ()
     """URLs of RSL licence files that the page is under."""
     refused: int = 0
-    """Links that are no URL, are too long, or hold a NUL."""
+    """Links that are no URL, are too long, hold a NUL, or come after the first 10,000."""
 
 
 def read_page(response: Any) -> PageLinks:
@@ -106,7 +107,8 @@ def read_page(response: Any) -> PageLinks:
     for refresh in selector.xpath("//meta[translate(@http-equiv, 'REFSH', 'refsh') = 'refresh']/@content").getall():
         targets += _REFRESH_URL.findall(refresh)
     resolved = [resolve_link(base, target, encoding) for target in targets if not _OTHER_SCHEME.match(target)]
-    links = [link for link in resolved if link]
+    links = list(dict.fromkeys(link for link in resolved if link))
+    refused = resolved.count(None) + max(0, len(links) - MAX_LINKS_PER_PAGE)
     canonical = selector.xpath("//link[@rel = 'canonical']/@href").get()
     named = resolve_link(base, canonical, encoding) if canonical else None
     metas = tuple(
@@ -114,7 +116,8 @@ def read_page(response: Any) -> PageLinks:
     )
     licences = selector.xpath("//link[@rel = 'license' and @type = $type]/@href", type=RSL_TYPE).getall()
     named_licences = tuple(link[1] for licence in licences if (link := resolve_link(base, licence, encoding)))
-    return PageLinks(tuple(links), named[0] if named else None, metas, named_licences, resolved.count(None))
+    canonical_name = named[0] if named else None
+    return PageLinks(tuple(links[:MAX_LINKS_PER_PAGE]), canonical_name, metas, named_licences, refused)
 
 
 def licence_links(header: str) -> list[str]:

@@ -39,6 +39,9 @@ from assets.sources.site_files import CrawlFailedError, SiteFiles, SitemapPages
 from assets.sources.warc import Place, Revisit, WarcFolder
 
 PROGRESS_EVERY_S = 0.5
+UNREACHED_RECORDED = 10_000
+"""URLs remembered beyond what max_pages lets us fetch: they show that the crawl was cut, and a trap of endless links
+does not fill the memory."""
 _NO_LINKS = PageLinks((), None, ())
 
 
@@ -134,7 +137,10 @@ class SiteSpider(scrapy.Spider):
                 if self.limit == "byte_limit":
                     waiting.extendleft((u, r) for u, r, _ in reversed(flying))
                     break
+                room = max(0, self.source.max_pages - self.pages) + UNREACHED_RECORDED
                 for link, target in links:
+                    if len(found) >= room:
+                        break
                     if link not in self.record.rows and link not in level and self.scope.contains(link):
                         found.setdefault(link, target)
                 self._progress(url, len(waiting) + len(found))

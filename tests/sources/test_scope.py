@@ -129,3 +129,10 @@ def test_broken_markup_never_ends_a_crawl(body: bytes, encoding: str | None) -> 
     found = read_page(page(body, encoding))
     if b"href=y" in body and encoding != "utf-16":
         assert "http://h/d/y" in [name for name, _ in found.links]
+
+
+def test_a_page_leads_to_a_bounded_number_of_others() -> None:
+    body = b"".join(b"<a href='?%d'>x</a><a href='?%d'>again</a>" % (n, n) for n in range(12_000))
+    page = read_page(HtmlResponse("http://h.example/docs/", body=body, encoding="utf-8"))
+    assert len(page.links) == len(set(page.links)) == 10_000
+    assert page.refused == 2_000
