@@ -37,8 +37,10 @@ VALUES = {"documents": 1, "members": 5, "keys": 1, "buckets": 1, "edges": 2}
 """Sorted tables, and how many of their last columns are values."""
 NODE_FILES = ("nodes", "signatures", "shingles")
 
-SEGMENTS_PER_TIER = 4
-"""So many segments of one size class become one: a row is rewritten log4(n) times, and 3 log4(n) files are left."""
+MERGED_SEGMENTS = 4
+"""So many of the newest segments are merged, or more, each at most twice as large as all after it together: then
+sizes at least halve from one segment to the next but for the last few, so log2(rows) of them are left at most, and
+what a first build wrote is written again only when half as much has come after it."""
 COPY_NODES = 1 << 13  # nodes whose shingles are copied at once when segments are merged
 
 
@@ -268,7 +270,7 @@ class SegmentWriter:
 def compacted(
     segments: Sequence[SegmentEntry], files: dict[str, Path], output: Path, generation: int
 ) -> list[SegmentEntry]:
-    """Segments after merging the newest ones where a size class is full; new files are added to `files`."""
+    """Segments after merging the newest ones where they are many; new files are added to `files`."""
     segments = [entry for entry in segments if entry.files]
     while count := _mergeable(segments):
         merged = segments[-count:]
@@ -286,22 +288,13 @@ def compacted(
 
 def _mergeable(segments: Sequence[SegmentEntry]) -> int:
     """How many of the newest segments are to be merged; 0 = none."""
-    tiers = [_tier(entry.rows) for entry in segments]
-    for tier in sorted(set(tiers)):
-        trailing = 0
-        while trailing < len(tiers) and tiers[-1 - trailing] <= tier:
-            trailing += 1
-        if trailing >= SEGMENTS_PER_TIER:
-            return trailing
-    return 0
-
-
-def _tier(rows: int) -> int:
-    tier = 0
-    while rows >= SEGMENTS_PER_TIER:
-        rows //= SEGMENTS_PER_TIER
-        tier += 1
-    return tier
+    count = rows = 0
+    for entry in reversed(segments):
+        if count and entry.rows > 2 * rows:
+            break
+        rows += entry.rows
+        count += 1
+    return count if count >= MERGED_SEGMENTS else 0
 
 
 def _merge(

@@ -77,7 +77,7 @@ def test_hot_buckets_and_small_steps_end_where_a_run_from_scratch_ends(
         (components, "FRONTIER_NODES"): 2,
         (components, "CHUNK_NODES"): 3,
         (sorted_runs, "MERGE_ROWS"): 10,
-        (state, "SEGMENTS_PER_TIER"): 2,
+        (state, "MERGED_SEGMENTS"): 2,
         (state, "COPY_NODES"): 3,
     }
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -133,6 +133,7 @@ def test_many_small_updates_leave_few_files_and_the_state_of_one_build(tmp_path:
         added = {f"{1000 + 3 * number + i:04d}": Doc(english(draw.randrange(500), 30)) for i in range(3)}
         found = collection.update(removed, added)
         assert found.stats["state_segments"] <= 10
+        assert "state/g000001/shingles.npy" in found.kept_files, "small updates do not rewrite what the first one wrote"
     assert collection.tables() == collection.from_scratch()
     once = Collection(tmp_path / "once", DedupRecipe(), SIGNED)
     once.update([], collection.docs)
