@@ -98,6 +98,24 @@ def test_folders_have_shards_and_maps_become_lists(
     assert len(list((tmp_path / "set/data").iterdir())) == 1  # no shard of the first export is left
 
 
+@pytest.mark.parametrize(
+    ("subject", "name", "said"),
+    [
+        ("nonsense", "x.jsonl", "no asset 'nonsense'"),
+        ("token_shards", "x.jsonl", "not published yet"),
+        ("extracted_documents@c@20300101T000000Z", "x.jsonl", "no published partition"),
+        ("corpus#none", "x.jsonl", "no table 'none'"),
+        ("corpus@x", "x.jsonl", "has no partitions"),
+        ("corpus", "x.docx", "must end in"),
+        ("corpus", "x.parquet.gz", "compressed inside"),
+    ],
+)
+def test_what_is_not_there_is_named(store: GitStore, tmp_path: Path, subject: str, name: str, said: str) -> None:
+    with pytest.raises(BuildError, match=said):
+        run(store, subject, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Endpoint of an S3 server with a bucket `data`."""
