@@ -37,7 +37,7 @@ def read_sentences(home: Path | None = None) -> Sentences:
     """Sentences of the Debian handbook (zh-CN, zh-TW, en-US), the Debian reference (zh-CN) and Python's docstrings."""
     from resiliparse.extract.html2text import extract_plain_text
 
-    root = obtain(home or Path(os.environ.get("HEADWATER_HOME", ".headwater")), SilentProgress())
+    root = obtain((home or Path(os.environ.get("HEADWATER_HOME", ".headwater"))).resolve(), SilentProgress())
     pages = [
         extract_plain_text(path.read_text(encoding="utf-8"), main_content=True) for path in sorted(root.rglob("*.html"))
     ]

@@ -1,0 +1,200 @@
+"""A re-crawl against a full build, the whole way from a source to corpus and token shards, in CPU seconds.
+
+    python -m benchmarks.bench_delta [--sizes 50000 100000 200000] [--changed 0.01] [--fixed 500]
+
+The source is a JSON Lines data set of HTML pages made of real Chinese and English sentences
+(real_text.py). Per size: a full build; a second crawl in which a share of the pages was edited, removed
+and added; a third with a fixed number of such changes. Every build is a process of its own with the
+product's publisher and store, checks and plots included; its CPU time and that of its children counts,
+start-up too. The tokenizer is fitted once, before the first token shards, and not counted: deltas do
+not refit it. Exits non-zero where a goal is missed, and writes docs/results/bench_delta.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import html
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.real_text import Sentences, document, read_sentences
+
+RESULT = Path("docs/results/bench_delta.json")
+STAMPS = ("pages@20260101T000000Z", "pages@20260102T000000Z", "pages@20260103T000000Z")
+FITTED = ("tokenizer_sample", "tokenizer", "tokenizer_report")
+
+RATIO_GOAL = 1 / 20  # CPU of a re-crawl with 1% changed pages against the full build
+BYTES_GOAL = 0.03  # bytes added to the store against what the full build stored
+GROWTH_GOAL = 1.5  # CPU after raw_crawl of a fixed delta at the largest size against the smallest
+
+
+def page(number: int, version: int, sentences: Sentences) -> str:
+    """An HTML page; every version has another text."""
+    text = document(number + 10_000_000 * version, sentences)
+    body = "".join(f"<p>{html.escape(line)}</p>" for line in text.splitlines() or [text])
+    return f"<html><head><title>{number}</title></head><body><nav><a href='/'>Home</a></nav><main>{body}</main></body></html>"
+
+
+def write_pages(path: Path, size: int, changed: Sequence[int], sentences: Sentences) -> None:
+    """The pages after `changed[i]` changes in crawl i: a third each edited, removed and added, of distinct pages."""
+    version: dict[int, int] = {}
+    gone: set[int] = set()
+    new: list[int] = []
+    at = 0
+    for crawl, count in enumerate(changed, 1):
+        for step in range(count):
+            number = (at * 7919) % size  # spread over the whole corpus
+            at += 1
+            if step % 3 == 0:
+                version[number] = crawl
+            elif step % 3 == 1:
+                gone.add(number)
+            else:
+                new.append(size + at)
+    with path.open("w", encoding="utf-8") as lines:
+        for number in (*range(size), *new):
+            if number not in gone:
+                row = {"id": f"{number:08d}", "text": page(number, version.get(number, 0), sentences)}
+                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def write_config(folder: Path, pages: Path) -> None:
+    """One data set, the recipe of the repository, a small vocabulary."""
+    for name in ("recipes", "profiles"):
+        (folder / name).mkdir(parents=True)
+    (folder / "profiles/local.toml").write_text("workers = 2\n")
+    source = {"kind": "dataset", "licence": "CC0-1.0", "domain": "documentation", "content": "html", "format": "html"}
+    lines = ["[pages]", *(f'{key} = "{value}"' for key, value in source.items()), f'paths = ["{pages}"]']
+    (folder / "sources.toml").write_text("\n".join([*lines, 'columns = {text = "text", id = "id"}']) + "\n")
+    recipe = Path("config/recipes/curation.toml").read_text(encoding="utf-8")
+    (folder / "recipes/curation.toml").write_text(recipe, encoding="utf-8")
+
+
+def build(home: Path, crawl: str) -> dict[str, float]:
+    """Publish one crawl and all that follows up to token shards; CPU seconds per asset."""
+    from assets.build import SilentProgress
+    from orchestration.catalog import read_catalog
+    from orchestration.config import load_config
+    from orchestration.publish import Publisher, publish
+    from orchestration.stages import STAGES
+    from orchestration.store import open_store
+
+    publisher = Publisher(open_store(str(home / "store.git")), load_config(home / "config"), home, SilentProgress())
+    spent: dict[str, float] = {}
+    fitted = bool(read_catalog(publisher.store).keys("tokenizer"))
+    for stage in STAGES:
+        if stage.partition == "run" or stage.group == "lineage" or (fitted and stage.name in FITTED):
+            continue
+        before = _cpu()
+        publish(publisher, stage.name, crawl if stage.partition else None)
+        spent[stage.name] = _cpu() - before
+    return spent
+
+
+def _cpu() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+def measured_build(home: Path, crawl: str) -> dict[str, Any]:
+    """`build` in a process of its own: CPU, wall, peak memory and bytes that the store grew by."""
+    before = _stored(home)
+    started = time.monotonic()
+    command = [sys.executable, "-m", "benchmarks.bench_delta", "--build", str(home), crawl]
+    process = subprocess.run(command, capture_output=True, text=True)
+    if process.returncode:
+        raise SystemExit(f"{crawl}: {process.stderr[-3000:]}")
+    found = json.loads(process.stdout.splitlines()[-1])
+    fitted = sum(found["assets"].get(name, 0.0) for name in FITTED)
+    return {
+        "cpu_s": found["cpu_s"] - fitted,
+        "after_crawl_cpu_s": found["cpu_s"] - fitted - found["assets"]["raw_crawl"],
+        "wall_s": time.monotonic() - started,
+        "peak_mb": found["peak_mb"],
+        "bytes_added": _stored(home) - before,
+        "assets": {name: round(value, 2) for name, value in found["assets"].items()},
+    }
+
+
+def _stored(home: Path) -> int:
+    return sum(path.stat().st_size for path in (home / "store.git").rglob("*") if path.is_file())
+
+
+def measure(size: int, changed: Sequence[int], folder: Path, sentences: Sentences) -> list[dict[str, Any]]:
+    """The full build and the re-crawls of one size."""
+    home = folder / str(size)
+    home.mkdir()
+    write_config(home / "config", home / "pages.jsonl")
+    rows = []
+    for number, stamp in enumerate(STAMPS[: len(changed) + 1]):
+        write_pages(home / "pages.jsonl", size, changed[:number], sentences)
+        what = "full" if number == 0 else f"{changed[number - 1]} changed"
+        row = {"pages": size, "build": what, "changed": changed[number - 1] if number else size}
+        rows.append(row | measured_build(home, stamp))
+        shown = {name: round(v, 1) if isinstance(v, float) else v for name, v in rows[-1].items()}
+        print("  ".join(f"{name}={value}" for name, value in shown.items()), flush=True)
+    return rows
+
+
+def goals(rows: list[dict[str, Any]], sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """What the issue asks, with what was measured."""
+    found = []
+    for size in sizes:
+        full, share, _ = (row for row in rows if row["pages"] == size)
+        ratio = share["cpu_s"] / full["cpu_s"]
+        found.append({"goal": f"{size}: CPU of 1% changed / full", "measured": ratio, "limit": RATIO_GOAL})
+        grown = share["bytes_added"] / full["bytes_added"]
+        found.append(
+            {"goal": f"{size}: bytes added / stored by the full build", "measured": grown, "limit": BYTES_GOAL}
+        )
+    fixed = [row["after_crawl_cpu_s"] for row in rows if row["build"] != "full"][1::2]
+    growth = max(fixed) / fixed[0]
+    found.append(
+        {"goal": "fixed delta after raw_crawl, largest / smallest size", "measured": growth, "limit": GROWTH_GOAL}
+    )
+    return [goal | {"met": goal["measured"] <= goal["limit"]} for goal in found]
+
+
+def main() -> int:
+    """Run, print the tables, write the result, say whether the goals were met."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[50_000, 100_000, 200_000])
+    parser.add_argument("--changed", type=float, default=0.01, help="share of the pages that change")
+    parser.add_argument("--fixed", type=int, default=500, help="pages that change in the third crawl")
+    parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
+    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--build", nargs=2, metavar=("HOME", "CRAWL"), help="one build (used by the benchmark itself)")
+    options = parser.parse_args()
+    if options.build:
+        assets = build(Path(options.build[0]), options.build[1])
+        peak_kb = max(resource.getrusage(w).ru_maxrss for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        print(json.dumps({"cpu_s": _cpu(), "peak_mb": peak_kb // 1024, "assets": assets}))
+        return 0
+    sentences = read_sentences()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        for size in options.sizes:
+            rows += measure(size, (round(size * options.changed), options.fixed), Path(folder), sentences)
+    verdicts = goals(rows, options.sizes)
+    for verdict in verdicts:
+        ending = "ok" if verdict["met"] else "MISSED"
+        print(f"{verdict['goal']:<60} {verdict['measured']:8.4f}   at most {verdict['limit']:.4f}  {ending}")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    result = {"goals": verdicts, "rows": rows, "commit": commit, "machine": machine}
+    options.result.parent.mkdir(parents=True, exist_ok=True)
+    options.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(verdict["met"] for verdict in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
