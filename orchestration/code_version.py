@@ -40,7 +40,7 @@ class CodeVersion:
     """Distribution -> version."""
 
 
-@dataclass
+@dataclass(eq=False)  # one object per module of the process, so that what is found about it can be cached
 class _Module:
     name: str
     is_package: bool
@@ -146,6 +146,7 @@ def _closure(module: _Module, symbol: str) -> set[str]:
     return reached | {symbol}
 
 
+@cache
 def _names(node: ast.AST) -> list[str]:
     return [child.id for child in ast.walk(node) if isinstance(child, ast.Name)]
 
@@ -161,6 +162,7 @@ def _statements(module: _Module, symbols: set[str]) -> list[ast.stmt]:
     return chosen
 
 
+@cache
 def _targets(statement: ast.stmt, module: _Module) -> list[tuple[str, str]]:
     """(module, symbol) pairs that the imports anywhere inside a statement refer to."""
     found: list[tuple[str, str]] = []
@@ -178,6 +180,7 @@ def _targets(statement: ast.stmt, module: _Module) -> list[tuple[str, str]]:
     return [(name, symbol) for name, symbol in found if name.partition(".")[0] not in sys.stdlib_module_names]
 
 
+@cache
 def _bound_module(statement: ast.stmt, module: _Module) -> str | None:
     """`from assets import schemas` at top level binds a project module: what counts is how it is used."""
     if not isinstance(statement, ast.ImportFrom) or len(statement.names) != 1:
@@ -186,6 +189,7 @@ def _bound_module(statement: ast.stmt, module: _Module) -> str | None:
     return name if _is_project_module(name) else None
 
 
+@cache
 def _attributes(statement: ast.stmt, module: _Module) -> list[tuple[str, str]]:
     """(module, symbol) for each `schemas.ORDER`; the whole module where its name is used in another way."""
     found: list[tuple[str, str]] = []
@@ -206,6 +210,7 @@ def _absolute(node: ast.ImportFrom, module: _Module) -> str:
     return ".".join([*kept, *([node.module] if node.module else [])])
 
 
+@cache
 def _is_project_module(name: str) -> bool:
     if name.partition(".")[0] not in PROJECT_PACKAGES:
         return False
@@ -231,9 +236,14 @@ def _digest(module: _Module | None, symbols: set[str]) -> str:
         if id(statement) in seen or _is_docstring(statement):
             continue
         seen.add(id(statement))
-        bare = _WithoutDocstrings().visit(ast.parse(ast.unparse(statement)))
-        hasher.update(ast.dump(bare).encode() + b"\n")
+        hasher.update(_bare(statement))
     return hasher.hexdigest()[:16]
+
+
+@cache
+def _bare(statement: ast.stmt) -> bytes:
+    """The syntax tree of a statement without docstrings; statements live as long as their module, so each is done once."""
+    return ast.dump(_WithoutDocstrings().visit(ast.parse(ast.unparse(statement)))).encode() + b"\n"
 
 
 @cache
