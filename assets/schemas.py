@@ -157,13 +157,13 @@ DUPLICATES = schema(
     },
     key=("doc_id",),
 )
-"""duplicate_clusters/decisions.parquet: one row per live kept document, sorted by doc_id."""
+"""duplicate_clusters/decisions-*.parquet: one row per live kept document, sorted by doc_id."""
 
 DUPLICATE_PAIRS = schema(
     {"doc_id_a": pa.string(), "doc_id_b": pa.string(), "similarity": pa.float64(), "method": pa.string()},
     key=("doc_id_a", "doc_id_b"),
 )
-"""duplicate_clusters/pairs.parquet: the proven pair of each duplicate and what it matched, a < b, sorted."""
+"""duplicate_clusters/pairs-*.parquet: the proven pair of each duplicate and what it matched, a < b, sorted."""
 
 CONTAMINATION = schema(
     {
@@ -175,7 +175,7 @@ CONTAMINATION = schema(
     },
     key=("doc_id",),
 )
-"""contamination/decisions.parquet: one row per contaminated document (its worst item), sorted by doc_id."""
+"""contamination/decisions-*.parquet: one row per contaminated document (its worst item), sorted by doc_id."""
 
 CORPUS = schema(
     {
@@ -195,7 +195,7 @@ CORPUS = schema(
     },
     key=("doc_id",),
 )
-"""corpus/documents.parquet: the live, kept, unique, clean documents, sorted by doc_id."""
+"""corpus/documents-*.parquet: the live, kept, unique, clean documents, sorted by doc_id."""
 
 CORPUS_DECISIONS = schema(
     {
@@ -210,7 +210,7 @@ CORPUS_DECISIONS = schema(
     },
     key=("doc_id",),
 )
-"""corpus/decisions.parquet: one row per document ever extracted, with its fate, sorted by doc_id."""
+"""corpus/decisions-*.parquet: one row per document ever extracted, with its fate, sorted by doc_id."""
 
 TOKENIZER_SAMPLE = schema(
     {"doc_id": pa.string(), "language": pa.string(), "domain": pa.string(), "split": pa.string(), "text": pa.string()}
@@ -242,13 +242,13 @@ TOKEN_INDEX = schema(
         "offset": pa.int64(),  # in tokens, from the start of the shard
         "tokens": pa.int64(),  # including the closing end-of-document token
         "token_sha256": pa.string(),  # of the document's little-endian token bytes
-        "text_sha256": pa.string(),  # of the encoded text (UTF-8): an update encodes only what differs
+        "text_sha256": pa.string(),  # of the encoded text (UTF-8)
         "crawl": pa.string(),  # partition of extracted_documents that the text came from
     },
     volatile=("shard", "offset"),
     key=("doc_id",),
 )
-"""token_shards/index.parquet: one row per corpus document, sorted by doc_id; shards are shard-00000.bin ... (uint16/uint32 LE)."""
+"""token_shards/index-*.parquet: one row per corpus document, sorted by doc_id; shards are shard-00000.bin ... (uint16/uint32 LE)."""
 
 MIXTURE = schema(
     {

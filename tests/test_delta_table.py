@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +15,8 @@ from assets.build import Segment, UpdatedTables
 from assets.delta_table import Changes, difference, table_parts, write_changes
 from assets.tables import schema, write_table
 from orchestration.digest import digest_folder
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 ROWS = schema(
     {"doc_id": pa.string(), "reason": pa.string(), "score": pa.float64(), "place": pa.int64()},
@@ -38,6 +42,7 @@ class History:
     """Versions of one table, each in a folder of its own that links the files it keeps."""
 
     def __init__(self, root: Path) -> None:
+        root.mkdir(exist_ok=True)
         self.root, self.number = root, 0
         self.content: dict[str, tuple[str | None, float]] = {}
         self.segment: Segment | None = None
@@ -132,3 +137,26 @@ def test_two_key_columns_identify_a_row(tmp_path: Path) -> None:
 def test_removing_from_a_table_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 rows removed from a table that does not exist"):
         write_changes(tmp_path, "decisions", Changes(rows_of({"a": (None, 0.0)}), rows_of({})), ROWS, {})
+
+
+def test_duckdb_reads_an_updated_table_as_the_data_contract_says(tmp_path: Path) -> None:
+    import duckdb
+
+    draw = random.Random(7)
+    table, content = History(tmp_path / "history"), {}
+    for night in range(30):
+        for key in draw.sample([f"{number:02d}" for number in range(60)], 9):
+            if content.pop(key, None) is None or draw.random() < 0.6:
+                content[key] = ("too_short", float(night))
+        table.update(dict(content))
+    assert table.segment is not None and len(table.segment.files) > 2
+    folder = tmp_path / "dedup/corpus"
+    folder.mkdir(parents=True)
+    for name, path in table.segment.files.items():
+        (folder / name.replace("decisions", "documents")).hardlink_to(path)
+    page = (REPOSITORY / "docs/data-contract.md").read_text(encoding="utf-8")
+    query = re.search(r'duckdb -c "\n(  with rows .*?)"\n```', page, re.DOTALL)
+    assert query is not None
+    rows = query[1].replace("'dedup/", f"'{tmp_path}/dedup/").replace("language, count(*)", "doc_id, score")
+    found = duckdb.sql(rows.replace(" group by all", "")).fetchall()
+    assert sorted(found) == sorted((key, score) for key, (_, score) in content.items())
