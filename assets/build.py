@@ -82,6 +82,16 @@ class Segment:
         for part in self.parts(table):
             yield from pq.ParquetFile(part).iter_batches(batch_size=rows, columns=cols)
 
+    def plain(self, table: str, folder: Path) -> list[Path]:
+        """Files of one table for a program that reads Parquet in order of the key: an updated table is written as one file."""
+        updates = self._updates(table)
+        if len(updates) < 2:
+            return self.parts(table)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{table}.parquet"
+        pq.write_table(read_parts(updates), path, compression="zstd")
+        return [path]
+
     def _updates(self, table: str) -> list[Part]:
         """Parts of a table that is kept up to date by changes (assets/delta_table.py); empty for others."""
         parts = table_parts(self.files, table)

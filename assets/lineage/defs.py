@@ -16,7 +16,7 @@ def lineage_index(build: Build) -> StageReport:
     """Who read what, when, and with which result, over all runs."""
     index.refuse_two_of_a_run(build.inputs)
     with index.connect(build.scratch, build.workers) as connection:
-        documents = index.documents_table(build.one("corpus"), connection)
+        documents = index.documents_table(build.one("corpus"))
         uses = index.uses_table(build.all("order_manifest"), build.all("mixture_manifest"), connection)
     checkpoints = index.checkpoints_table(build.all("base_checkpoints"), build.all("perplexity"))
     write_table(build.output, "documents", documents, schemas.LINEAGE_DOCUMENTS)

@@ -55,11 +55,10 @@ def plan_of(order: Segment) -> dict[str, Any]:
     return json.loads(order.path("fingerprint.json").read_text(encoding="utf-8"))
 
 
-def documents_table(corpus: Segment, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+def documents_table(corpus: Segment) -> pa.Table:
     """LINEAGE_DOCUMENTS."""
-    columns = ", ".join(schemas.LINEAGE_DOCUMENTS.names)
-    query = f"SELECT {columns} FROM {parquet(corpus, 'decisions')} ORDER BY url, doc_id"
-    return connection.sql(query).to_arrow_table()
+    decisions = corpus.table("decisions", schemas.LINEAGE_DOCUMENTS.names)
+    return decisions.sort_by([("url", "ascending"), ("doc_id", "ascending")])
 
 
 def uses_table(

@@ -76,6 +76,7 @@ def base_checkpoints(build: Build) -> StageReport:
         shards=build.one("token_shards"),
         tokenizer=build.one("tokenizer"),
         output=build.output,
+        scratch=build.scratch,
     )
     if build.trainer is None:
         raise BuildError("base_checkpoints needs a launcher of the training program; this build was given none")

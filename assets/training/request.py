@@ -158,6 +158,7 @@ def train_request(
     shards: Segment,
     tokenizer: Segment,
     output: Path,
+    scratch: Path,
 ) -> dict[str, Any]:
     """The request of one run."""
     encoding = json.loads(shards.path("encoding.json").read_text("utf-8"))
@@ -179,7 +180,7 @@ def train_request(
         "data": {
             "order": [str(path) for path in order.parts("order")],
             "order_fingerprint": order.version,
-            "index": [str(path) for path in shards.parts("index")],
+            "index": [str(path) for path in shards.plain("index", scratch)],
             "shards": {name: str(path) for name, path in sorted(shards.files.items()) if name.endswith(".bin")},
             "dtype": encoding["dtype"],
             "channels": channels_of(order),

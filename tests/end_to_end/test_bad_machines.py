@@ -176,16 +176,16 @@ def alter(home: Home, path: str) -> Path:
 def test_an_altered_object_is_found_named_and_made_again(copy_of_built: Home) -> None:
     home = copy_of_built
     before = home.versions()
-    alter(home, "dedup/corpus/documents.parquet")
+    alter(home, "dedup/corpus/documents-00000.parquet")
     report = home.json("verify", expect=3)
     assert [damage["problem"] for damage in report["damage"]] == ["altered"]
-    assert "dedup/corpus/documents.parquet" in report["damage"][0]["paths"]
+    assert "dedup/corpus/documents-00000.parquet" in report["damage"][0]["paths"]
     assert report["damage"][0]["commits"]
     remedy = "`headwater run --rebuild corpus`"
     assert remedy in " ".join(home.headwater("verify", expect=3).stdout.split())
     home.edit_recipe("curation", "[token_shards]", "[token_shards]\nmax_tokens_per_shard = 4_000_000")
     message = refused(home, *RUN, "--no-train")
-    assert "dedup/corpus/documents.parquet" in message
+    assert "dedup/corpus/documents-00000.parquet" in message
     assert "altered on disk after they were published. Nothing was built from them" in message
     assert remedy in message
     home.headwater(*RUN, "--no-train", "--rebuild", "corpus")

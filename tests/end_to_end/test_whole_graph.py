@@ -91,7 +91,7 @@ def test_loss_falls_and_at_least_three_checkpoints_are_scored(built: Built) -> N
 
 def test_the_store_is_readable_by_duckdb_alone_and_verifies(built: Built) -> None:
     store = open_store(built.home.state / "store.git")
-    path = store.local_path("main", "dedup/corpus/documents.parquet")
+    path = store.local_path("main", "dedup/corpus/documents-00000.parquet")
     rows = duckdb.sql(f"select language, count(*) from read_parquet('{path}') group by all").fetchall()
     assert dict(rows).keys() >= {"zh", "en", "code"}
     assert pq.ParquetFile(path).metadata.num_rows == sum(count for _, count in rows)
@@ -104,7 +104,7 @@ def test_log_and_diff_tell_the_history_of_the_data(built: Built) -> None:
     corpus = built.home.json("log", "dedup/corpus/")
     assert len(corpus) == 1
     changed = built.home.json("diff", corpus[0]["parents"][0], corpus[0]["id"])
-    assert {"dedup/corpus/documents.parquet"} <= {change["path"] for change in changed}
+    assert {"dedup/corpus/documents-00000.parquet"} <= {change["path"] for change in changed}
 
 
 def test_plan_of_a_finished_build_is_empty_and_of_a_recrawl_is_not(built: Built) -> None:
