@@ -55,6 +55,7 @@ campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare
 
 campaign-store: $(INSTALLED) ## fail every system call of the Git store and every request of the lakeFS store once
 	@$(BIN)/python -m tests.campaigns.store_faults
+	@HEADWATER_TEST_LAKEFS_GRAPH=1 $(BIN)/pytest tests/end_to_end/test_lakefs.py
 
 campaign-s3: $(INSTALLED) ## the store's contract tests with its bytes on a real S3 server (Ceph; needs root and its packages)
 	@$(BIN)/python -m tests.campaigns.s3

@@ -1,7 +1,11 @@
-"""The whole graph with its store on lakeFS and S3: every data version equals that of the Git store."""
+"""The whole graph with its store on lakeFS and S3: every data version equals that of the Git store.
+
+Many minutes over HTTP, so it runs with `make campaign-store` and not with `make test`.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +17,8 @@ from tests.end_to_end.harness import STAMP, Home
 from tests.store import servers
 
 
-@pytest.mark.timeout(900)  # the whole graph, over HTTP
+@pytest.mark.skipif("HEADWATER_TEST_LAKEFS_GRAPH" not in os.environ, reason="many minutes: make campaign-store")
+@pytest.mark.timeout(3600)  # the whole graph, over HTTP
 def test_the_whole_graph_on_lakefs_gives_the_same_data(built: Built, tmp_path: Path) -> None:
     urls = servers.server_urls()
     home = Home.create(tmp_path / "home", built.home.port)
