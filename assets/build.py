@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
@@ -81,6 +82,21 @@ class Segment:
         cols = list(columns) if columns is not None else None
         for part in self.parts(table):
             yield from pq.ParquetFile(part).iter_batches(batch_size=rows, columns=cols)
+
+    def rows(self, table: str, column: str, values: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows whose `column` is one of some values, a batch in memory at a time; `columns` must include it."""
+        schema: pa.Schema | None = None
+        found = []
+        for batch in self.batches(table, columns, rows=65536) if len(values) else ():
+            schema = batch.schema
+            rows = batch.filter(pc.is_in(batch.column(column), value_set=values))
+            if len(rows):
+                found.append(rows)
+        if schema is not None:
+            return pa.Table.from_batches(found, schema=schema)
+        updates = self._updates(table)  # a table without rows has no batches
+        empty = pq.read_schema(updates[0].added if updates else self.parts(table)[0]).empty_table()
+        return empty.select(list(columns)) if columns is not None else empty
 
     def plain(self, table: str, folder: Path) -> list[Path]:
         """Files of one table for a program that reads Parquet in order of the key: an updated table is written as one file."""

@@ -17,8 +17,8 @@ from assets.dedup.incremental import ClusterUpdate, update_clusters
 from assets.dedup.live import LIVE_COLUMNS, live_kept, newest_deltas, read_live, signature_reader
 from assets.dedup.recipe import DedupRecipe
 from assets.dedup.state import state_is_compatible
-from assets.dedup.updates import live_update, rows_by_crawl, rows_of
-from assets.schemas import DUPLICATE_PAIRS, DUPLICATES, FILTERED
+from assets.dedup.updates import live_update, rows_by_crawl
+from assets.schemas import FILTERED
 
 STATE = "state/"
 """Prefix of the files that an update goes on from: part of the asset, not of its data version."""
@@ -108,7 +108,9 @@ def _sources(build: Build, doc_ids: pa.Array, known: pa.Table) -> list[str]:
 
 def live_rows(deltas: Sequence[Segment], doc_ids: pa.Array) -> pa.Table:
     """doc_id, url, source, crawl of some live documents."""
-    tables = [rows_of(delta, "live", doc_ids, LIVE_COLUMNS) for delta in newest_deltas(deltas)] if len(doc_ids) else []
+    tables = (
+        [delta.rows("live", "doc_id", doc_ids, LIVE_COLUMNS) for delta in newest_deltas(deltas)] if len(doc_ids) else []
+    )
     return pa.concat_tables(tables) if tables else read_live(())
 
 
@@ -116,8 +118,8 @@ def audit_update(build: Build, found: Arrivals, update: ClusterUpdate, written: 
     """The promises of every cluster that the update touched, over the written tables."""
     decisions, pairs = update.decisions.added, update.pairs.added
     if found.base is not None:
-        decisions = _rows_in(written, "decisions", "cluster_id", pc.unique(decisions["cluster_id"]), DUPLICATES)
-        proofs = _rows_in(written, "pairs", "doc_id_a", decisions["doc_id"].combine_chunks(), DUPLICATE_PAIRS)
+        decisions = written.rows("decisions", "cluster_id", pc.unique(decisions["cluster_id"]))
+        proofs = written.rows("pairs", "doc_id_a", decisions["doc_id"].combine_chunks())
     else:
         proofs = pairs
     came = found.documents["doc_id"]
@@ -126,15 +128,6 @@ def audit_update(build: Build, found: Arrivals, update: ClusterUpdate, written: 
     read = signature_reader(build.all("document_signatures"), crawls)
     findings = audit_clusters(decisions, proofs, pairs, read)
     lost = pc.sum(pc.invert(pc.is_in(came, value_set=decisions["doc_id"].combine_chunks()))).as_py() or 0
-    still = len(rows_of(written, "decisions", found.removed.filter(
+    still = len(written.rows("decisions", "doc_id", found.removed.filter(
         pc.invert(pc.is_in(found.removed["doc_id"], value_set=came.combine_chunks())))["doc_id"].combine_chunks()))  # fmt: skip
     return findings | {"documents_without_decision": lost + still}
-
-
-def _rows_in(segment: Segment, table: str, column: str, values: pa.Array, schema: pa.Schema) -> pa.Table:
-    found = [schema.empty_table()]
-    for batch in segment.batches(table, rows=65536) if len(values) else ():
-        rows = batch.filter(pc.is_in(batch.column(column), value_set=values))
-        if len(rows):
-            found.append(pa.Table.from_batches([rows]).cast(schema))
-    return pa.concat_tables(found)

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from assets.build import Build
 from assets.dedup.corpus import EXTRACTED_COLUMNS, FILTERED_COLUMNS, assemble
 from assets.dedup.live import LIVE_COLUMNS
-from assets.dedup.updates import LiveUpdate, live_update, page_keys, rows_by_crawl, rows_of
+from assets.dedup.updates import LiveUpdate, live_update, page_keys, rows_by_crawl
 from assets.delta_table import Changes, difference
 from assets.schemas import CORPUS_DECISIONS, DOCUMENTS, FILTERED
 
@@ -59,12 +59,12 @@ def update_corpus(build: Build) -> CorpusUpdate | None:
         _live_among(before, live),
         described,
         filters,
-        rows_of(build.one("duplicate_clusters"), "decisions", doc_ids),
-        rows_of(build.one("contamination"), "decisions", doc_ids),
+        build.one("duplicate_clusters").rows("decisions", "doc_id", doc_ids),
+        build.one("contamination").rows("decisions", "doc_id", doc_ids),
         threads=build.workers,
     )
     return CorpusUpdate(
-        difference(rows_of(build.base.segment, "documents", doc_ids), documents),
+        difference(build.base.segment.rows("documents", "doc_id", doc_ids), documents),
         difference(before, decisions),
         len(doc_ids) - len(before),
     )

@@ -34,7 +34,6 @@ from assets.dedup.reports import (
     source_plot,
 )
 from assets.dedup.signatures import SignatureRecipe, SignatureStats, signature_parts
-from assets.dedup.updates import rows_of
 from assets.delta_table import Changes, difference
 from assets.schemas import (
     CONTAMINATION,
@@ -125,7 +124,7 @@ def contamination(build: Build) -> StageReport:
         searched += len(kept)
         build.progress.update(searched, note="searched for evaluation items")
     found = decision_table(hits)
-    known = rows_of(base, "decisions", found["doc_id"].combine_chunks()) if base else CONTAMINATION.empty_table()
+    known = base.rows("decisions", "doc_id", found["doc_id"].combine_chunks()) if base else CONTAMINATION.empty_table()
     # A page that came back is the same document with the same text, and stays in the table when it goes.
     written = UpdatedTables(build.output, base)
     written.write("decisions", difference(known, found), CONTAMINATION)
@@ -145,7 +144,7 @@ def _urls(build: Build, documents: pa.Table) -> dict[str, str]:
     """URL of some documents."""
     urls: dict[str, str] = {}
     for filtered in build.all("filtered_documents") if len(documents) else ():
-        found = rows_of(filtered, "decisions", documents["doc_id"].combine_chunks(), ("doc_id", "url"))
+        found = filtered.rows("decisions", "doc_id", documents["doc_id"].combine_chunks(), ("doc_id", "url"))
         urls |= dict(zip(found["doc_id"].to_pylist(), found["url"].to_pylist(), strict=True))
     return urls
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from assets.build import Build, Segment
 from assets.dedup.live import LIVE_COLUMNS
-from assets.delta_table import Changes, table_parts
+from assets.delta_table import Changes
 from assets.schemas import LIVE_PAGES
 from assets.sources.partition import parse_crawl
 
@@ -92,23 +91,6 @@ def page_keys(table: pa.Table | pa.RecordBatch) -> pa.Array:
     return pc.binary_join_element_wise(table.column("source"), table.column("url"), "\t")
 
 
-def rows_of(segment: Segment, table: str, doc_ids: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of some documents, a batch in memory at a time."""
-    found = []
-    schema: pa.Schema | None = None
-    for batch in segment.batches(table, columns, rows=65536):
-        schema = batch.schema
-        rows = batch.filter(pc.is_in(batch.column("doc_id"), value_set=doc_ids))
-        if len(rows):
-            found.append(rows)
-    if schema is None:  # a table without rows has no batches
-        parts = table_parts(segment.files, table)
-        path = parts[0].added if parts else segment.parts(table)[0]
-        empty = pq.read_schema(path).empty_table()
-        return empty.select(list(columns)) if columns else empty
-    return pa.Table.from_batches(found, schema=schema)
-
-
 def rows_by_crawl(
     segments: Sequence[Segment], table: str, wanted: pa.Table, columns: Sequence[str], schema: pa.Schema
 ) -> pa.Table:
@@ -119,5 +101,5 @@ def rows_by_crawl(
     tables = [schema.empty_table().select(columns)]
     for segment in segments:
         if doc_ids := by_crawl.get(segment.partition or ""):
-            tables.append(rows_of(segment, table, pa.array(doc_ids, type=pa.string()), columns))
+            tables.append(segment.rows(table, "doc_id", pa.array(doc_ids, type=pa.string()), columns))
     return pa.concat_tables(tables)

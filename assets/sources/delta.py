@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assets.build import BuildError
 from assets.delta_table import Changes
-from assets.schemas import CRAWL_DELTA, LIVE_PAGES
+from assets.schemas import LIVE_PAGES
 from assets.sources.partition import parse_crawl
 
 REFUSED_OR_REPLACED = {
@@ -153,8 +153,3 @@ def _decide(
 def _row(change: str, rule: str, previous_doc_id: str | None, rest: dict[str, Any]) -> dict[str, Any]:
     empty = {"doc_id": None, "content_sha256": None}
     return {"change": change, "rule": rule, "previous_doc_id": previous_doc_id, **empty, **rest}
-
-
-def delta_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows as a CRAWL_DELTA table."""
-    return pa.Table.from_pylist(rows, schema=CRAWL_DELTA)

@@ -39,13 +39,13 @@ def plan_shards(build: Build, encoding: Mapping[str, object], max_tokens: int, m
     if json.loads(base.path(ENCODING_FILE).read_text()) != encoding:
         return _everything(build)
     come, left = _difference(changes)
-    gone = _rows_where(base, "doc_id", left)
+    gone = base.rows("index", "doc_id", left).cast(TOKEN_INDEX)
     shards = read_shards_file(base)
     for row in gone.select(["shard", "tokens"]).to_pylist():
         shards[row["shard"]].dead += row["tokens"]
     rewritten = {name for name, shard in shards.items() if shard.dead > max_dead_share * shard.tokens}
     rewritten |= _small_tail(shards, rewritten, max_tokens)
-    moved = _rows_where(base, "shard", pa.array(sorted(rewritten), type=pa.string()))
+    moved = base.rows("index", "shard", pa.array(sorted(rewritten), type=pa.string())).cast(TOKEN_INDEX)
     moved = moved.filter(pc.invert(pc.is_in(moved["doc_id"], value_set=keys(gone, ("doc_id",)))))
     kept = {name: shard for name, shard in shards.items() if name not in rewritten}
     first = 1 + max((_number(name) for name in shards), default=-1)
@@ -65,15 +65,6 @@ def _difference(changes: Changes) -> tuple[pa.Table, pa.Array]:
     come = added.filter(pc.invert(pc.is_in(after, value_set=before)))
     gone = removed.filter(pc.invert(pc.is_in(before, value_set=after)))
     return come, keys(gone, ("doc_id",))
-
-
-def _rows_where(index: Segment, column: str, values: pa.Array) -> pa.Table:
-    found = [TOKEN_INDEX.empty_table()]
-    for batch in index.batches("index", rows=65536) if len(values) else ():
-        rows = batch.filter(pc.is_in(batch.column(column), value_set=values))
-        if len(rows):
-            found.append(pa.Table.from_batches([rows]).cast(TOKEN_INDEX))
-    return pa.concat_tables(found)
 
 
 def _small_tail(shards: Mapping[str, Shard], rewritten: set[str], max_tokens: int) -> set[str]:
