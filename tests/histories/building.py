@@ -7,6 +7,7 @@ for, plots are not drawn, and limits are compared without Great Expectations (ev
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Callable, Iterable
@@ -112,13 +113,16 @@ class _Row:
 
 
 def without_ornament() -> None:
-    """No plots, and limits by plain comparison."""
+    """No plots, limits by plain comparison, and loguru asks once where libraries lie, not for each task's log."""
+    from loguru._better_exceptions import ExceptionFormatter
+
     from assets import plots
     from quality import expectations
 
     plots._figure = lambda: (_Blank(), _Blank())
     plots._png = lambda figure: b""
     expectations._batch_definition = _Row
+    ExceptionFormatter._get_lib_dirs = staticmethod(functools.cache(ExceptionFormatter._get_lib_dirs))
 
 
 def kill_at(operation: int) -> None:
