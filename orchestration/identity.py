@@ -11,7 +11,7 @@ import hashlib
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,11 @@ class Identity:
     @property
     def fingerprint(self) -> str:
         """64 hex characters over all parts (modules only explain `code`)."""
-        parts = asdict(self)
-        del parts["modules"]
-        return digest_of(parts)
+        return digest_of({name: part for name, part in self.as_json().items() if name != "modules"})
 
     def as_json(self) -> dict[str, Any]:
         """For the manifest."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 def digest_of(value: Any) -> str:
@@ -67,6 +65,7 @@ def _equivalences(path: Path) -> dict[tuple[str, str], str]:
     return declared
 
 
+@cache
 def canonical_code(stage: Stage, code: str) -> str:
     """The oldest code hash that was declared equal to `code` (orchestration/equivalences.toml)."""
     declared = _equivalences(REPOSITORY / EQUIVALENCES)

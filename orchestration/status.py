@@ -205,13 +205,15 @@ def _changed_names(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def _changed_keys(name: str, before: Any, after: Any) -> list[str]:
+    if before == after:
+        return []
     if isinstance(before, dict) and isinstance(after, dict):
         return [
             cause
             for key in sorted(set(before) | set(after))
             for cause in _changed_keys(f"{name}.{key}", before.get(key), after.get(key))
         ]
-    return [] if before == after else [f"{name} changed: {_short(before)} -> {_short(after)}"]
+    return [f"{name} changed: {_short(before)} -> {_short(after)}"]
 
 
 def _short(value: Any) -> str:
