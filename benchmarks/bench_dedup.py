@@ -13,21 +13,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import resource
 import shutil
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from benchmarks.measuring import Goal, PeakMemory, apart, cpu_s, finish
 from benchmarks.real_text import Sentences, document, near_duplicate, read_sentences, templated
 
 RESULT = Path("docs/results/bench_dedup.json")
@@ -55,46 +50,13 @@ def write_jsonl(
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def apart(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """The result of a call in a process of its own."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(work, *arguments).result()
-
-
-def _cpu() -> float:
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return sum(used.ru_utime + used.ru_stime for used in map(resource.getrusage, kinds))
-
-
-class _PeakMemory:
-    """Largest anonymous memory of this process in MB, looked at 20 times a second.
-
-    Mapped files are left out: the system takes their pages back whenever it needs them.
-    """
-
-    def __enter__(self) -> _PeakMemory:
-        self.mb, self._end = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._end.wait(0.05):
-            status = Path("/proc/self/status").read_text()
-            self.mb = max(self.mb, int(status.split("RssAnon:")[1].split()[0]) / 1024)
-
-
 def plain_files(source: Path, output: Path) -> dict[str, Any]:
     """`headwater stage dedup` by its function, from JSONL to clusters.tsv; imports count."""
-    before = _cpu()
+    before = cpu_s()
     from assets.dedup.standalone import deduplicate
 
     found = deduplicate(source, output)
-    return {"cpu_s": _cpu() - before, "kept": found.kept}
+    return {"cpu_s": cpu_s() - before, "kept": found.kept}
 
 
 def clusters(source: Path, state: dict[str, Path], removed: list[str], output: Path) -> dict[str, Any]:
@@ -110,8 +72,8 @@ def clusters(source: Path, state: dict[str, Path], removed: list[str], output: P
     sign([("0", "warm-up"), ("1", "预热")], SignatureRecipe())
     signed, ids = output / "signatures.arrow", []
     output.mkdir(parents=True)
-    before = _cpu()
-    with _PeakMemory() as peak:
+    before = cpu_s()
+    with PeakMemory() as peak:
         with pa.OSFile(str(signed), "wb") as sink, pa.ipc.new_file(sink, SIGNATURES) as writer:
             for batch in signature_batches(read_jsonl(source), SignatureRecipe()):
                 writer.write_table(batch)
@@ -122,12 +84,12 @@ def clusters(source: Path, state: dict[str, Path], removed: list[str], output: P
                 for number in range(batches.num_record_batches):
                     yield batches.get_batch(number).select(list(columns))
 
-        signing = _cpu() - before
+        signing = cpu_s() - before
         names = pa.chunked_array(ids, type=pa.string())
         alike = {"quality": pa.repeat(0.5, len(names)), "crawled_at": pa.repeat("20260101T000000Z", len(names))}
         documents = pa.table({"doc_id": names} | alike)
         found = update_clusters(state, documents, removed, read, DedupRecipe(), output)
-        cpu = _cpu() - before
+        cpu = cpu_s() - before
     files = {name: state[name] for name in found.kept_files} | {name: output / name for name in found.new_files}
     stats = {name: found.stats[name] for name in ("clusters", "largest_cluster", "computed_pairs", "proven_pairs")}
     size = sum((output / name).stat().st_size for name in found.new_files)
@@ -137,7 +99,7 @@ def clusters(source: Path, state: dict[str, Path], removed: list[str], output: P
 
 def datatrove(folder: Path, source: Path) -> dict[str, Any]:
     """The four stages with their defaults, from JSONL to JSONL; imports count."""
-    before = _cpu()
+    before = cpu_s()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # its log, page after page; what fails is raised all the same
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import (
@@ -161,7 +123,7 @@ def datatrove(folder: Path, source: Path) -> dict[str, Any]:
     )
     for number, (tasks, pipeline) in enumerate(steps):
         LocalPipelineExecutor(pipeline, tasks=tasks, logging_dir=str(folder / "logs" / str(number))).run()
-    cpu = _cpu() - before
+    cpu = cpu_s() - before
     return {"cpu_s": cpu, "kept": sum(1 for path in Path(kept).glob("*.jsonl") for _ in path.open("rb"))}
 
 
@@ -242,8 +204,8 @@ def measurements(options: argparse.Namespace, folder: Path, sentences: Sentences
         shutil.rmtree(folder / "t")
 
 
-def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What was asked for, what was measured, and whether it was met."""
+def goals(rows: list[dict[str, Any]]) -> list[Goal]:
+    """What was asked for and what was measured."""
 
     def of(what: str, size: int = -1) -> dict[str, Any]:
         return [row for row in rows if row["what"] == what][size]
@@ -255,7 +217,7 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return (row["cpu_s"] - row["signing_cpu_s"]) / row["documents"]
 
     plain = of("plain files")
-    table: list[tuple[str, float, str, float]] = [
+    table: list[Goal] = [
         ("times datatrove's documents per CPU second", speed(plain) / speed(of("datatrove")), ">=", 20),
         ("recall of planted pairs of Jaccard 0.8 or more", plain["recall"], ">=", 0.99),
         ("precision of reported pairs", plain["precision"], ">=", 1.0),
@@ -272,15 +234,7 @@ def goals(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ("peak memory of a full build at 4 times the corpus", memory, "<=", 1.5),
         ("search per page of one template at 4 times the pages", search(of(hot)) / search(of(hot, 0)), "<=", 2.0),
     ]
-    return [
-        {"goal": name, "measured": round(value, 4), "asked": f"{sign} {limit}", "met": met(value, sign, limit)}
-        for name, value, sign, limit in table
-    ]
-
-
-def met(value: float, sign: str, limit: float) -> bool:
-    """Whether a goal is met."""
-    return value >= limit if sign == ">=" else value <= limit
+    return table
 
 
 def main() -> int:
@@ -298,16 +252,7 @@ def main() -> int:
         for row in measurements(options, Path(folder), sentences):
             rows.append({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
             print("  ".join(f"{name}={value}" for name, value in rows[-1].items()), flush=True)
-    verdicts = goals(rows)
-    for verdict in verdicts:
-        ending = "ok" if verdict["met"] else "MISSED"
-        print(f"{verdict['goal']:<62} {verdict['measured']:>10}   asked {verdict['asked']:<8} {ending}")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    result = {"goals": verdicts, "rows": rows, "commit": commit, "machine": machine}
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    options.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(verdict["met"] for verdict in verdicts) else 1
+    return finish(rows, goals(rows), options.result)
 
 
 if __name__ == "__main__":

@@ -80,8 +80,16 @@ def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[st
         seed = request.seed
 
     def build_loader(dp_world_size: int, dp_rank: int, **_: Any) -> OrderLoader:
-        reader = OrderReader(request.data, request.model.sequence_length, request.model.vocab_size)
-        return OrderLoader(reader, request.data.order_fingerprint, request.local_batch_size, dp_rank, dp_world_size)
+        model = request.model
+        reader = OrderReader(request.data, model.sequence_length, model.vocab_size, request.lookup)
+        return OrderLoader(
+            reader,
+            request.data.order_fingerprint,
+            request.local_batch_size,
+            dp_rank,
+            dp_world_size,
+            with_documents=request.mask_documents,
+        )
 
     def parallelise(model: nn.Module, parallel_dims: Any, config: JobConfig) -> nn.Module:
         model = parallelize_llama(model, parallel_dims, config)
@@ -95,7 +103,7 @@ def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[st
         f"headwater/{request.run}",
         train_specs.TrainSpec(
             model_cls=RequestedTransformer,
-            model_args={FLAVOUR: model_args(request.model)},
+            model_args={FLAVOUR: model_args(request.model, request.mask_documents)},
             parallelize_fn=parallelise,
             pipelining_fn=pipeline_llm,
             build_optimizers_fn=build_optimizers,

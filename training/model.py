@@ -7,16 +7,19 @@ start from different models, and a run could not be compared across layouts.
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+from torch.nn.attention.flex_attention import BlockMask
 from torchtitan.models.llama3.model.args import RoPEScalingArgs, TransformerModelArgs
 from torchtitan.models.llama3.model.model import Transformer
 
+from training.attention import DenseMaskAttention, document_mask
 from training.request import ModelShape
 
 
-def model_args(shape: ModelShape) -> TransformerModelArgs:
+def model_args(shape: ModelShape, mask_documents: bool = False) -> TransformerModelArgs:
     """A fresh copy of torchtitan's arguments: torchtitan changes the ones it is given."""
     return TransformerModelArgs(
         dim=shape.dim,
@@ -31,13 +34,27 @@ def model_args(shape: ModelShape) -> TransformerModelArgs:
         # torchtitan always applies Llama 3.1's long-context scaling; a factor of 1 leaves the frequencies alone.
         rope_scaling_args=RoPEScalingArgs(scaling_factor=1.0),
         max_seq_len=shape.sequence_length,
+        attn_type="flex" if mask_documents else "sdpa",
     )
 
 
 class SeededTransformer(Transformer):
-    """A Transformer whose `init_weights` gives the same model on every layout."""
+    """A Transformer whose `init_weights` gives the same model on every layout, and whose masks are planned."""
 
     seed: int = 0
+
+    def __init__(self, model_args: TransformerModelArgs) -> None:
+        super().__init__(model_args)
+        if model_args.attn_type == "flex" and not torch.cuda.is_available():
+            for block in self.layers.values():
+                block.attention.inner_attention = DenseMaskAttention()  # type: ignore[union-attr]
+
+    def get_attention_masks(
+        self, input_batch: torch.Tensor, tokenizer: Any, extra_inputs: dict[str, torch.Tensor] | None = None
+    ) -> BlockMask:
+        """Called by torchtitan when documents are masked. Takes them out of the inputs: the model reads the mask."""
+        assert extra_inputs is not None, "the loader gives the documents"
+        return document_mask(extra_inputs.pop("documents"))
 
     def init_weights(self, buffer_device: torch.device | None = None) -> None:
         """Same distributions as torchtitan: N(0, 1) embeddings, 0.02 projections, depth-scaled residual outputs."""

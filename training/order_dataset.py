@@ -1,178 +1,207 @@
 """The planned order as batches: sequence number -> pieces of documents -> tokens.
 
-    order.parquet                index.parquet                  shards
-    sequence piece doc_id        doc_id -> shard, offset        memory-mapped little-endian ids
+    order.parquet                lookup (token_store.py)      shards
+    sequence piece doc_id        doc_id -> shard, offset      memory-mapped little-endian ids
         7      0   3fa.. [0:120)
         7      1   b02.. [0:137)   120 + 137 = sequence_length + 1: inputs and labels are shifted views
 
+A thread reads one block of batches ahead while the block before it is trained on. Memory is two blocks
+and a few thousand rows of the order, however long the order and however large the corpus.
+
 The only state is the next sequence number and the fingerprint of the order, so any data-parallel
-degree can continue any checkpoint. A worker-based loader would have to save one state per worker
-and rank; reading a memory-mapped batch takes well under a millisecond, so none is needed.
+degree can continue any checkpoint. A loader with worker processes would have to save one state per
+worker and rank; one thread is enough, because a block is copied from mapped files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
 from training.errors import OrderError, ResumeMismatchError, ShardError
 from training.request import Data
+from training.token_store import TokenStore, fixed_width
+
+BLOCK_TOKENS = 1 << 18
+"""Tokens of one rank that are read at once: 2.4 MB, and 5 to 10 ms of reading from the page cache."""
+ORDER_ROWS = 8192
+"""Rows of the order that are decoded at once."""
+ORDER_COLUMNS = ["sequence", "piece", "doc_id", "start", "length", "channel"]
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """Tokens of one sequence and the channel number of each."""
+class Block:
+    """Sequences, one in each row."""
 
-    tokens: np.ndarray  # int64[sequence_length + 1]
-    channels: np.ndarray  # int8[sequence_length + 1]
+    tokens: np.ndarray  # int64[sequences, sequence_length + 1]
+    channels: np.ndarray  # int8, of the same shape: the channel number of each token
+    pieces: np.ndarray  # int32, of the same shape: the number of the piece inside its sequence
 
 
-class TokenStore:
-    """Documents' tokens by doc_id, over memory-mapped shards. Refuses a shard that the index does not fit."""
+class OrderRows:
+    """The rows of an order manifest by range of sequences. Reading forward costs least."""
 
-    def __init__(self, index: Collection[Path], shards: Mapping[str, Path], dtype: str) -> None:
-        columns = ["doc_id", "shard", "offset", "tokens"]
-        table = pa.concat_tables([pq.ParquetFile(part).read(columns=columns) for part in index]).combine_chunks()
-        self._doc_ids = np.asarray(table["doc_id"].to_numpy(zero_copy_only=False), dtype="S32")
-        if np.any(self._doc_ids[1:] <= self._doc_ids[:-1]):
-            raise ShardError("the token index must be strictly ascending by doc_id")
-        names = pc.unique(table["shard"]).to_pylist()
-        self._shard = pc.index_in(table["shard"], pa.array(names)).to_numpy(zero_copy_only=False)
-        self._offset = table["offset"].to_numpy()
-        self._length = table["tokens"].to_numpy()
-        self._tokens = [self._open(name, number, shards, dtype) for number, name in enumerate(names)]
+    def __init__(self, parts: Collection[Path]) -> None:
+        self._parts = tuple(parts)
+        self._groups: list[tuple[int, int]] = []
+        statistics: list[tuple[int, int]] = []
+        for number, part in enumerate(self._parts):
+            file = pq.ParquetFile(part)
+            column = file.schema_arrow.get_field_index("sequence")
+            for group in range(file.num_row_groups):
+                found = file.metadata.row_group(group).column(column).statistics
+                if found is None or not found.has_min_max:
+                    raise OrderError(
+                        f"{part.name} has no Parquet statistics for `sequence`: write the order with statistics on"
+                    )
+                self._groups.append((number, group))
+                statistics.append((found.min, found.max))
+        self._first, self._last = np.array(statistics, dtype=np.int64).reshape(-1, 2).T
+        if np.any(self._first[1:] < self._last[:-1]):
+            raise OrderError(f"{self.name}: the order must be sorted by sequence")
+        self.sequences = int(self._last[-1]) + 1 if len(self._last) else 0
+        self._next = 0
+        self._batches: Iterator[pa.RecordBatch] = self._from(0)
+        self._rest: pa.RecordBatch | None = None
 
-    def _open(self, name: str, number: int, shards: Mapping[str, Path], dtype: str) -> np.ndarray:
-        if name not in shards or not shards[name].is_file():
-            raise ShardError(
-                f"the token index places documents in {name}, which the request does not give (it gives {sorted(shards)[:5]})"
-            )
-        mine = self._shard == number
-        needed = int((self._offset[mine] + self._length[mine]).max())
-        item = np.dtype(dtype).newbyteorder("<")
-        found, rest = divmod(shards[name].stat().st_size, item.itemsize)
-        if rest or found < needed:
-            raise ShardError(
-                f"{name} holds {found} {dtype} tokens and {rest} stray bytes, but the token index needs {needed}: it is truncated "
-                "or of another type; verify the store and publish token_shards again"
-            )
-        return np.memmap(shards[name], dtype=item, mode="r")
+    @property
+    def name(self) -> str:
+        """Its file, or the first of its files, for errors."""
+        return self._parts[0].name
 
-    def read(self, doc_id: str, start: int, length: int) -> np.ndarray:
-        """`length` tokens of a document from `start`. Raises OrderError if it has no such tokens."""
-        key = doc_id.encode()
-        row = int(np.searchsorted(self._doc_ids, key))
-        if row == len(self._doc_ids) or self._doc_ids[row] != key:
-            raise OrderError(f"the order uses document {doc_id}, which the token index does not have")
-        if start < 0 or length < 1 or start + length > self._length[row]:
-            raise OrderError(
-                f"the order wants tokens [{start}, {start + length}) of {doc_id}, which has {self._length[row]}"
-            )
-        begin = int(self._offset[row]) + start
-        return self._tokens[self._shard[row]][begin : begin + length]
+    def _from(self, sequence: int) -> Iterator[pa.RecordBatch]:
+        """Rows from the row group that holds a sequence onwards."""
+        opened, file = -1, None
+        for part, group in self._groups[int(np.searchsorted(self._last, sequence)) :]:
+            if part != opened or file is None:
+                opened, file = part, pq.ParquetFile(self._parts[part], memory_map=True)
+            yield from file.iter_batches(ORDER_ROWS, row_groups=[group], columns=ORDER_COLUMNS)
+
+    def between(self, low: int, high: int) -> pa.Table:
+        """The rows of the sequences low, low + 1, ..., high - 1; those that the order does not have are missing."""
+        if low < self._next:
+            self._batches, self._rest = self._from(low), None
+        self._next = high
+        found = []
+        while (batch := self._rest if self._rest is not None else next(self._batches, None)) is not None:
+            begin, end = np.searchsorted(batch["sequence"].to_numpy(), [low, high])
+            found.append(batch.slice(begin, end - begin))
+            self._rest = batch.slice(end) if end < len(batch) else None
+            if self._rest is not None:
+                break
+        return pa.Table.from_batches(found) if found else pa.table({name: [] for name in ORDER_COLUMNS})
 
 
 class OrderReader:
-    """Random access to the sequences of an order manifest, one row group in memory at a time."""
+    """Sequences of an order as tokens. Not for two threads at once."""
 
-    COLUMNS = ("sequence", "piece", "doc_id", "start", "length", "channel")
-
-    def __init__(self, data: Data, sequence_length: int, vocab_size: int) -> None:
-        self._files = [pq.ParquetFile(part) for part in data.order]
-        self._groups = [(file, group) for file in self._files for group in range(file.num_row_groups)]
-        self._store = TokenStore(data.index, data.shards, data.dtype)
-        self._sequence_length = sequence_length
+    def __init__(self, data: Data, sequence_length: int, vocab_size: int, lookup: Path) -> None:
+        """`lookup` is a folder for what is made from the token index; ranks of one machine should share it."""
+        self._rows = OrderRows(data.order)
+        self._store = TokenStore(data.index, data.shards, data.dtype, lookup)
+        self.window = sequence_length + 1
         self._vocab_size = vocab_size
         self._channels = {name: number for number, name in enumerate(data.channels)}
-        self._first, self._last = self._ranges()
-        self.sequences = int(self._last[-1]) + 1 if len(self._last) else 0
-        self._loaded: dict[int, pa.Table] = {}
 
-    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
-        """First and last sequence number of each row group, from the Parquet statistics."""
-        statistics = []
-        for file, group in self._groups:
-            column = file.schema_arrow.get_field_index("sequence")
-            found = file.metadata.row_group(group).column(column).statistics
-            if found is None or not found.has_min_max:
-                raise OrderError("the order has no Parquet statistics for `sequence`: write it with statistics on")
-            statistics.append((found.min, found.max))
-        first = np.array([low for low, _ in statistics], dtype=np.int64)
-        last = np.array([high for _, high in statistics], dtype=np.int64)
-        if np.any(first[1:] < last[:-1]):
-            raise OrderError("the order must be sorted by sequence")
-        return first, last
+    @property
+    def sequences(self) -> int:
+        """Sequences of the whole order."""
+        return self._rows.sequences
 
-    def _group(self, number: int) -> pa.Table:
-        if number not in self._loaded:
-            for old in [n for n in self._loaded if abs(n - number) > 1]:
-                del self._loaded[old]
-            file, group = self._groups[number]
-            self._loaded[number] = file.read_row_group(group, columns=list(self.COLUMNS))
-        return self._loaded[number]
+    def read(self, numbers: np.ndarray) -> Block:
+        """The sequences of ascending numbers. Their pieces must be numbered from 0 and add up to the window."""
+        try:
+            return self._read(numbers)
+        except OrderError as error:
+            raise OrderError(f"{self._rows.name}: {error}") from None
 
-    def _pieces(self, number: int) -> list[dict[str, Any]]:
-        begin = int(np.searchsorted(self._last, number, side="left"))
-        end = int(np.searchsorted(self._first, number, side="right"))
-        rows: list[dict[str, Any]] = []
-        for group in range(begin, end):
-            table = self._group(group)
-            sequences = table["sequence"].to_numpy()
-            low, high = np.searchsorted(sequences, [number, number + 1])
-            rows += table.slice(int(low), int(high - low)).to_pylist()
-        if not rows:
-            raise OrderError(f"the order has no sequence {number}; it plans {self.sequences}")
-        return rows
-
-    def sequence(self, number: int) -> Sequence:
-        """Tokens of one sequence. Its pieces must be numbered from 0 and add up to sequence_length + 1 tokens."""
-        pieces = self._pieces(number)
-        wanted = self._sequence_length + 1
-        if [p["piece"] for p in pieces] != list(range(len(pieces))):
-            raise OrderError(f"the pieces of sequence {number} are {[p['piece'] for p in pieces]}, not 0, 1, 2, ...")
-        total = sum(p["length"] for p in pieces)
-        if total != wanted:
-            raise OrderError(f"the pieces of sequence {number} have {total} tokens, not sequence_length + 1 = {wanted}")
-        tokens = np.empty(wanted, dtype=np.int64)
-        channels = np.empty(wanted, dtype=np.int8)
-        position = 0
-        for piece in pieces:
-            if piece["channel"] not in self._channels:
-                raise OrderError(
-                    f"sequence {number} is of channel {piece['channel']!r}; the request knows {list(self._channels)}"
-                )
-            span = slice(position, position + piece["length"])
-            tokens[span] = self._store.read(piece["doc_id"], piece["start"], piece["length"])
-            channels[span] = self._channels[piece["channel"]]
-            position += piece["length"]
+    def _read(self, numbers: np.ndarray) -> Block:
+        rows = self._rows.between(int(numbers[0]), int(numbers[-1]) + 1).combine_chunks()
+        sequence = rows["sequence"].to_numpy()
+        row_of = np.searchsorted(numbers, sequence)
+        mine = numbers[np.minimum(row_of, len(numbers) - 1)] == sequence
+        rows, sequence = rows.filter(pa.array(mine)).combine_chunks(), sequence[mine]
+        length, piece = rows["length"].to_numpy(), rows["piece"].to_numpy()
+        self._check(numbers, sequence, piece, length)
+        doc_ids = fixed_width(rows["doc_id"].combine_chunks())
+        shards, begins = self._store.places(doc_ids, rows["start"].to_numpy(), length)
+        ends = np.cumsum(length)
+        tokens = np.empty(len(numbers) * self.window, dtype=np.int64)
+        for shard, begin, count, end in zip(
+            shards.tolist(), begins.tolist(), length.tolist(), ends.tolist(), strict=True
+        ):
+            tokens[end - count : end] = self._store.read(shard, begin, count)
         if tokens.max() >= self._vocab_size:
+            at = int(np.argmax(tokens))
+            row = int(np.searchsorted(ends, at, side="right"))
             raise ShardError(
-                f"sequence {number} holds token {tokens.max()}, outside the vocabulary of {self._vocab_size}"
+                f"{self._store.name(int(shards[row]))}: document {doc_ids[row].decode()}, read by sequence {sequence[row]}, "
+                f"holds token {tokens[at]}, outside the vocabulary of {self._vocab_size}"
             )
-        return Sequence(tokens, channels)
+        channels = np.repeat(self._channel_numbers(rows["channel"], sequence), length)
+        shape = (len(numbers), self.window)
+        return Block(tokens.reshape(shape), channels.reshape(shape), np.repeat(piece, length).reshape(shape))
+
+    def _check(self, numbers: np.ndarray, sequence: np.ndarray, piece: np.ndarray, length: np.ndarray) -> None:
+        found, first, pieces = np.unique(sequence, return_index=True, return_counts=True)
+        if len(found) < len(numbers):
+            missing = np.setdiff1d(numbers, found)[0]
+            raise OrderError(f"the order has no sequence {missing}; it plans {self.sequences}")
+        wrong = np.flatnonzero(piece != np.arange(len(piece)) - np.repeat(first, pieces))
+        if len(wrong):
+            number = sequence[wrong[0]]
+            raise OrderError(
+                f"the pieces of sequence {number} are {piece[sequence == number].tolist()}, not 0, 1, 2, ..."
+            )
+        total = np.add.reduceat(length, first)
+        wrong = np.flatnonzero(total != self.window)
+        if len(wrong):
+            raise OrderError(
+                f"the pieces of sequence {found[wrong[0]]} have {total[wrong[0]]} tokens, not sequence_length + 1 = {self.window}"
+            )
+
+    def _channel_numbers(self, column: pa.ChunkedArray, sequence: np.ndarray) -> np.ndarray:
+        named = column.combine_chunks().dictionary_encode()
+        numbers = np.array([self._channels.get(name, -1) for name in named.dictionary.to_pylist()], dtype=np.int8)
+        found = numbers[named.indices.to_numpy()]
+        if np.any(found < 0):
+            at = int(np.argmin(found))
+            raise OrderError(
+                f"sequence {sequence[at]} is of channel {column[at].as_py()!r}; the request knows {list(self._channels)}"
+            )
+        return found
 
 
 class OrderLoader:
     """Batches of one data-parallel rank: a position in the order, and nothing else, is its state."""
 
     def __init__(
-        self, reader: OrderReader, fingerprint: str, local_batch_size: int, dp_rank: int, dp_degree: int
+        self,
+        reader: OrderReader,
+        fingerprint: str,
+        local_batch_size: int,
+        dp_rank: int,
+        dp_degree: int,
+        with_documents: bool = False,
     ) -> None:
+        """`with_documents` adds to each batch which document of its sequence an input token is of."""
         self._reader = reader
         self._fingerprint = fingerprint
         self._local_batch_size = local_batch_size
         self._dp_rank = dp_rank
-        self._dp_degree = dp_degree
+        self._with_documents = with_documents
+        self._together = local_batch_size * dp_degree
+        self._most_batches = max(1, BLOCK_TOKENS // (local_batch_size * reader.window))
         self.position = 0
-        """Next sequence number of the whole run, the same on each rank."""
+        """Next sequence number of the whole run, the same on each rank. Set it before iterating."""
 
     @property
     def planned_sequences(self) -> int:
@@ -180,17 +209,35 @@ class OrderLoader:
         return self._reader.sequences
 
     def __iter__(self) -> Iterator[tuple[dict[str, torch.Tensor], torch.Tensor]]:
-        """Inputs with the channel of each target, and the targets; until the order is used up."""
-        while True:
-            together = self._local_batch_size * self._dp_degree
-            if self.position + together > self._reader.sequences:
-                return
-            first = self.position + self._dp_rank * self._local_batch_size
-            rows = [self._reader.sequence(first + row) for row in range(self._local_batch_size)]
-            tokens = torch.from_numpy(np.stack([row.tokens for row in rows]))
-            channels = torch.from_numpy(np.stack([row.channels for row in rows]))
-            self.position += together  # the state that resumes after this batch
-            yield {"input": tokens[:, :-1], "channels": channels[:, 1:]}, tokens[:, 1:]
+        """Inputs with the channel of each target, and the targets; until the order is used up.
+
+        The first block is one batch, so that training starts at once; the next ones double up to BLOCK_TOKENS.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="order") as reading:
+            ahead = self._begin(reading, self.position, 1)
+            while ahead is not None:
+                batches, block = ahead[0], ahead[1].result()
+                ahead = self._begin(reading, self.position + batches * self._together, 2 * batches)
+                tokens, channels, pieces = (
+                    torch.from_numpy(of_block).split(self._local_batch_size)
+                    for of_block in (block.tokens, block.channels, block.pieces)
+                )
+                for batch in range(batches):
+                    self.position += self._together  # the state that resumes after this batch
+                    inputs = {"input": tokens[batch][:, :-1], "channels": channels[batch][:, 1:]}
+                    if self._with_documents:
+                        inputs["documents"] = pieces[batch][:, :-1]
+                    yield inputs, tokens[batch][:, 1:]
+
+    def _begin(self, reading: ThreadPoolExecutor, position: int, batches: int) -> tuple[int, Future[Block]] | None:
+        """(batches, block of this rank's sequences) that start at a position; None when the order is used up."""
+        batches = min(batches, self._most_batches, (self._reader.sequences - position) // self._together)
+        if batches < 1:
+            return None
+        first = position + self._dp_rank * self._local_batch_size
+        starts = first + np.arange(batches) * self._together
+        numbers = (starts[:, None] + np.arange(self._local_batch_size)).ravel()
+        return batches, reading.submit(self._reader.read, numbers)
 
     def state_dict(self) -> dict[str, Any]:
         """Position and fingerprint: equal on all ranks, so that any number of ranks can read it back."""

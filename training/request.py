@@ -137,6 +137,8 @@ class TrainRequest(_Strict):
     seed: int = Field(ge=0, lt=2**63)
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of matrix products under FSDP2 or autocast; master weights and sums stay float32."""
+    mask_documents: bool = False
+    """Attention stays inside each document of a packed sequence."""
     checkpoint_steps: tuple[PositiveInt, ...] = Field(min_length=1)
     data: Data
     tokenizer_version: str = Field(min_length=1)
@@ -190,6 +192,11 @@ class TrainRequest(_Strict):
     def sequences(self) -> int:
         """Sequences that the whole run reads."""
         return self.global_batch_size * self.schedule.total_steps
+
+    @property
+    def lookup(self) -> Path:
+        """Folder of what is made from the token index: beside the output, all of which is published."""
+        return self.output.with_name(f"{self.output.name}-lookup")
 
     def tokens_seen(self, step: int) -> int:
         """Target tokens after `step` optimiser steps."""

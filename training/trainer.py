@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
+from torchtitan.components.tokenizer import BaseTokenizer
 from torchtitan.config import JobConfig
 from torchtitan.train import Trainer
 
@@ -16,6 +17,9 @@ from training.job import job_config, register
 from training.monitor import ChannelLoss, StepMonitor, truncate_metrics
 from training.order_dataset import OrderLoader
 from training.request import TrainRequest
+
+PLANNED = object()
+"""Stands where torchtitan would have a tokenizer: the documents of a sequence are those of the order."""
 
 
 class OrderedTrainer(Trainer):
@@ -29,6 +33,9 @@ class OrderedTrainer(Trainer):
         config = job_config(request)
         register(request, self.channel_loss, report)
         super().__init__(config)
+        if request.mask_documents:
+            # torchtitan asks the model for masks only where there is a tokenizer to find document ends with.
+            self.tokenizer = cast(BaseTokenizer, PLANNED)
         assert isinstance(self.dataloader, OrderLoader)
         planned = self.dataloader.planned_sequences
         if planned < request.sequences:

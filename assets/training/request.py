@@ -78,6 +78,9 @@ class TrainingRecipe(BaseModel):
     local_batch_size: int = Field(8, gt=0, description="sequences a rank works on at once; more ranks or memory: tune")
     seed: int = Field(1, ge=0, description="initial weights; the order of the data has its own seed")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; bfloat16 on GPUs")
+    mask_documents: bool = Field(
+        False, description="attention stays inside each document of a packed sequence; false: it sees those before"
+    )
     checkpoint_every_steps: int = Field(250, gt=0, description="besides these, the last step is always saved")
     early_checkpoint_steps: tuple[int, ...] = Field((1,), description="saved too, to see where the trend begins")
     dp_shard: int = Field(1, gt=0, description="FSDP2 ranks")
@@ -175,7 +178,7 @@ def train_request(
         "parallelism": _pick(training, "dp_shard", "dp_replicate", "tp", "pp"),
         "schedule": _pick(training, "total_steps", "warmup_steps", "decay_steps", "peak_lr", "min_lr_ratio"),
         "optimiser": _pick(training, "beta1", "beta2", "weight_decay", "max_gradient_norm"),
-        **_pick(training, "global_batch_size", "local_batch_size", "seed", "precision", "threads"),
+        **_pick(training, "global_batch_size", "local_batch_size", "seed", "precision", "mask_documents", "threads"),
         "checkpoint_steps": training.checkpoint_steps,
         "data": {
             "order": [str(path) for path in order.parts("order")],

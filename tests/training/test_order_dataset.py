@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,27 @@ import pytest
 import torch
 
 from tests.training import tiny
+from training import order_dataset
 from training.errors import OrderError, ResumeMismatchError, ShardError
-from training.order_dataset import OrderLoader, OrderReader, TokenStore
+from training.order_dataset import OrderLoader, OrderReader
 from training.request import Data
+from training.token_store import TokenStore, lookup_of
 
 LENGTH = tiny.SEQUENCE_LENGTH
 
 
 def reader(folder: Path, **changes: Any) -> OrderReader:
-    content = tiny.tiny_request(folder, folder)["data"] | changes
-    return OrderReader(Data.model_validate(content), LENGTH, tiny.VOCABULARY)
+    return reader_of(tiny.tiny_request(folder, folder)["data"] | changes)
+
+
+def reader_of(content: dict[str, Any], vocab_size: int = tiny.VOCABULARY) -> OrderReader:
+    """Its lookup is made in a folder of its own and, being mapped, outlives it."""
+    with tempfile.TemporaryDirectory() as lookup:
+        return OrderReader(Data.model_validate(content), LENGTH, vocab_size, Path(lookup))
+
+
+def tokens_of(source: OrderReader, number: int) -> list[int]:
+    return source.read(np.array([number])).tokens[0].tolist()
 
 
 def loader(folder: Path, local: int = 1, rank: int = 0, degree: int = 1, fingerprint: str = "order-1") -> OrderLoader:
@@ -46,7 +59,7 @@ def test_a_sequence_is_its_pieces_end_to_end(data: Path) -> None:
     source = reader(data)
     assert source.sequences == 40
     for number in (0, 17, 39):
-        assert source.sequence(number).tokens.tolist() == expected_sequence(data, number)
+        assert tokens_of(source, number) == expected_sequence(data, number)
 
 
 def test_labels_are_the_inputs_shifted_by_one(data: Path) -> None:
@@ -85,6 +98,39 @@ def test_any_degree_resumes_at_any_position(data: Path) -> None:
         assert [rank.state_dict() for rank in after] == [{"next_sequence": 40, "order_fingerprint": "order-1"}] * 2
 
 
+@pytest.mark.parametrize("degree", [1, 2])
+def test_blocks_of_any_size_give_the_same_batches(data: Path, monkeypatch: pytest.MonkeyPatch, degree: int) -> None:
+    """One batch a block, a few, all; rows of the order a few at a time."""
+    whole = [labels.tolist() for _, labels in loader(data, 2, degree - 1, degree)]
+    for block_tokens, order_rows in ((1, 1), (5 * 2 * (LENGTH + 1), 7), (1 << 20, 16)):
+        monkeypatch.setattr(order_dataset, "BLOCK_TOKENS", block_tokens)
+        monkeypatch.setattr(order_dataset, "ORDER_ROWS", order_rows)
+        assert [labels.tolist() for _, labels in loader(data, 2, degree - 1, degree)] == whole
+
+
+def test_an_error_of_the_block_read_ahead_reaches_the_batch_that_needs_it(data: Path, tmp_path: Path) -> None:
+    broken = changed_order(data, tmp_path, lambda rows: rows[-1].update(doc_id="f" * 32))
+    batches = iter(OrderLoader(broken, "order-1", 1, 0, 1))
+    read = [next(batches) for _ in range(31)]  # blocks of 1, 2, 4, 8, 16 batches
+    assert len(read) == 31
+    with pytest.raises(OrderError, match=r"document f{32}, which the token index does not have"):
+        next(batches)
+
+
+def test_the_lookup_is_made_once_and_again_where_its_writer_was_killed(data: Path, tmp_path: Path) -> None:
+    index = [data / "index.parquet"]
+    with ThreadPoolExecutor(4) as ranks:
+        made = set(ranks.map(lambda _: lookup_of(index, tmp_path), range(4)))
+    (lookup,) = made
+    before = {path.name: (path.stat().st_ino, path.read_bytes()) for path in lookup.iterdir()}
+    assert lookup_of(index, tmp_path) == lookup
+    assert {path.name: (path.stat().st_ino, path.read_bytes()) for path in lookup.iterdir()} == before
+    (lookup / "lookup.json").unlink()
+    (lookup / "doc_ids.bin").write_bytes(b"torn")
+    lookup_of(index, tmp_path)
+    assert {path.name: path.read_bytes() for path in lookup.iterdir()} == {k: v[1] for k, v in before.items()}
+
+
 def test_a_checkpoint_of_another_order_is_refused(data: Path) -> None:
     state = loader(data).state_dict()
     with pytest.raises(ResumeMismatchError, match="read order order-1, the request gives order-2"):
@@ -112,10 +158,11 @@ def test_a_missing_shard_and_a_wrong_type_are_refused(data: Path) -> None:
 
 
 def test_tokens_outside_the_vocabulary_are_refused(data: Path) -> None:
-    content = tiny.tiny_request(data, data)["data"]
-    small = OrderReader(Data.model_validate(content), LENGTH, vocab_size=4)
-    with pytest.raises(ShardError, match="outside the vocabulary of 4"):
-        small.sequence(0)
+    small = reader_of(tiny.tiny_request(data, data)["data"], vocab_size=4)
+    with pytest.raises(
+        ShardError, match=r"shard-\d+\.bin: document [0-9a-f]{32}, read by .* outside the vocabulary of 4"
+    ):
+        tokens_of(small, 0)
 
 
 def changed_order(data: Path, folder: Path, change: Any, row_group_size: int = 16) -> OrderReader:
@@ -132,7 +179,7 @@ def test_row_groups_of_any_size_give_the_same_sequences(data: Path, tmp_path: Pa
     for size in (1, 3, 16):
         cut = changed_order(data, tmp_path, lambda rows: None, size)
         for number in (39, 0, 20):
-            assert cut.sequence(number).tokens.tolist() == whole.sequence(number).tokens.tolist()
+            assert tokens_of(cut, number) == tokens_of(whole, number)
 
 
 def test_an_order_in_parts_reads_as_one(data: Path, tmp_path: Path) -> None:
@@ -142,7 +189,7 @@ def test_an_order_in_parts_reads_as_one(data: Path, tmp_path: Path) -> None:
     parts = reader(data, order=[str(tmp_path / f"order-0000{n}.parquet") for n in (0, 1)])
     whole = reader(data)
     assert parts.sequences == 40
-    assert all(parts.sequence(n).tokens.tolist() == whole.sequence(n).tokens.tolist() for n in range(40))
+    assert all(tokens_of(parts, n) == tokens_of(whole, n) for n in range(40))
 
 
 @pytest.mark.parametrize(
@@ -156,15 +203,15 @@ def test_an_order_in_parts_reads_as_one(data: Path, tmp_path: Path) -> None:
     ],
 )
 def test_an_order_that_contradicts_the_tokens_is_refused(data: Path, tmp_path: Path, change: Any, reason: str) -> None:
-    with pytest.raises(OrderError, match=reason):
-        changed_order(data, tmp_path, change).sequence(0)
+    with pytest.raises(OrderError, match=rf"order\.parquet: .*{reason}"):
+        tokens_of(changed_order(data, tmp_path, change), 0)
 
 
 def test_an_unsorted_order_and_a_sequence_past_the_end_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(OrderError, match="sorted by sequence"):
         changed_order(data, tmp_path, lambda rows: rows.reverse())
     with pytest.raises(OrderError, match="has no sequence 40; it plans 40"):
-        reader(data).sequence(40)
+        tokens_of(reader(data), 40)
 
 
 def test_an_unsorted_index_is_refused(data: Path, tmp_path: Path) -> None:
@@ -172,4 +219,4 @@ def test_an_unsorted_index_is_refused(data: Path, tmp_path: Path) -> None:
     schema = pq.read_schema(data / "index.parquet")
     pq.write_table(pa.Table.from_pylist(rows[::-1], schema=schema), tmp_path / "index.parquet")
     with pytest.raises(ShardError, match="strictly ascending"):
-        TokenStore([tmp_path / "index.parquet"], {}, "uint16")
+        TokenStore([tmp_path / "index.parquet"], {}, "uint16", tmp_path)
