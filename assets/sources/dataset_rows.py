@@ -31,19 +31,16 @@ class RowError(Exception):
 
 def row_record(row: Any, place: str, name: str, source: DatasetSource) -> Record:
     """The record of one row. `place` (file and line) names rows whose own identity cannot be read."""
-    where = bulk_url("dataset", name, place)
-    if not isinstance(row, Mapping):
-        return Record(where, drop_reason="wrong_type", detail=f"{place}: a row must be an object, found {_kind(row)}")
     columns = source.columns
+    url = None
     try:
+        if not isinstance(row, Mapping):
+            raise RowError("wrong_type", f"a row must be an object, found {_kind(row)}")
         url = _identity(row, columns, name)
+        payload = text_payload(_text(row, columns.text))
     except RowError as error:
+        where = url or bulk_url("dataset", name, place)
         return Record(where, drop_reason=error.reason, detail=f"{place}: {error}")
-    try:
-        text = _text(row, columns.text)
-        payload = text_payload(text)
-    except RowError as error:
-        return Record(url or where, drop_reason=error.reason, detail=f"{place}: {error}")
     if url is None:
         url = bulk_url("dataset", name, "sha256:" + hashlib.sha256(payload).hexdigest())
     at, detail = read_time(_cell(row, columns.time)) if columns.time else (None, None)

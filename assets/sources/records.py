@@ -1,17 +1,15 @@
 """The one way in for everything that is read in bulk: a stream of records becomes WARC files and captures.parquet.
 
-Memory holds one record and one run of rows; runs are sorted, spilled and merged, because captures.parquet is
-sorted by URL and a source may have a hundred million.
+Memory holds one record and one run of rows; runs are spilled and sorted by DuckDB, which needs no more memory than it
+is given, because captures.parquet is sorted by URL and a source may have a hundred million.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
-import itertools
+import re
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,11 +25,13 @@ from assets.sources.known_payloads import KnownPayloads
 from assets.sources.warc import WarcFolder
 
 RUN_ROWS = 20_000  # rows in memory before a run is spilled; measured 4 KiB each, so 80 MiB
+SORT_MEMORY = "512MB"  # more is spilled beside the runs
 WRITE_ROWS = 4096
 PROGRESS_EVERY_S = 0.5
 MAX_URL_CHARACTERS = 2000
-_RANK = "rank"
-_RUN = CAPTURES.append(pa.field(_RANK, pa.int64()))
+_RANK, _READ = "rank", "read"
+_RUN = CAPTURES.append(pa.field(_RANK, pa.int64())).append(pa.field(_READ, pa.int64()))
+_PLAIN = re.compile(r"[A-Za-z0-9_.\-/!:@~]*")  # what a URL of ours holds as it is
 
 
 @dataclass(frozen=True)
@@ -90,23 +90,31 @@ class RecordSink:
 
     def add(self, record: Record) -> bool:
         """Take one record; False when a limit of the source is reached and reading should end."""
-        row: dict[str, Any] = dict.fromkeys(CAPTURES.names)
         at = record.fetched_at or datetime.now(UTC)
         url = storable(record.url)
-        row |= {"url": url, "requested_url": storable(record.requested_url or record.url)}
-        row |= {"source": self._name, "crawl": self._crawl, "domain": self._source.domain}
-        row |= {"licence": storable(record.licence or self._source.licence), "fetched_at": at}
-        row |= {"status": record.status, "content_type": record.content_type, "opt_out": record.opt_out}
-        row |= {"language": record.language, "title": record.title, "metadata": record.metadata}
-        row |= {"etag": _header(record, "etag"), "last_modified": _header(record, "last-modified")}
-        row["drop_reason"], row["detail"] = self._reason(record)
-        if row["drop_reason"] is None:
+        reason, detail = self._reason(record)
+        row: dict[str, Any] = {  # what is not named here is null
+            "url": url,
+            "requested_url": storable(record.requested_url) if record.requested_url else url,
+            "source": self._name,
+            "crawl": self._crawl,
+            "domain": self._source.domain,
+            "licence": storable(record.licence) if record.licence else self._source.licence,
+            "fetched_at": at,
+            "status": record.status,
+            "opt_out": record.opt_out,
+            "drop_reason": reason,
+            # Of two records of one URL the kept one counts, then the later by its publisher's time, then the first read.
+            _RANK: -int(at.timestamp() * 1000) if record.fetched_at is not None else 0,
+            _READ: self.sequence,
+        }
+        texts = {"content_type": record.content_type, "language": record.language, "title": record.title}
+        texts |= {"metadata": record.metadata, "detail": detail}
+        if record.headers:
+            texts |= {"etag": _header(record, "etag"), "last_modified": _header(record, "last-modified")}
+        row |= {name: storable(text) for name, text in texts.items() if text is not None}
+        if reason is None:
             row |= self._store(url, record, at)
-        for name in ("content_type", "language", "title", "metadata", "detail", "etag", "last_modified"):
-            row[name] = storable(row[name]) if row[name] is not None else None
-        # Of two records of one URL the kept one counts, then the later by its publisher's time, then the first read.
-        known = record.fetched_at is not None
-        row[_RANK] = -int(at.timestamp() * 1000) if known else 0
         self._rows.append(row)
         if len(self._rows) >= RUN_ROWS:
             self._spill()
@@ -161,8 +169,7 @@ class RecordSink:
     def _spill(self) -> None:
         self._runs_folder.mkdir(parents=True, exist_ok=True)
         path = self._runs_folder / f"run-{len(self._runs):05d}.parquet"
-        ordered = sorted(self._rows, key=_order)
-        pq.write_table(pa.Table.from_pylist(ordered, schema=_RUN), path, compression="zstd")
+        pq.write_table(pa.Table.from_pylist(self._rows, schema=_RUN), path, compression="zstd")
         self._runs.append(path)
         self._rows = []
 
@@ -173,12 +180,9 @@ class RecordSink:
                 f"source {self._name!r}: nothing was read at all (not taken: {dict(self.not_taken) or 'nothing met'});"
                 " an empty crawl is never published: check paths, columns, namespaces or filters in sources.toml"
             )
-        runs: list[Iterator[dict[str, Any]]] = [_run_rows(path) for path in self._runs]
-        runs.append(iter(sorted(self._rows, key=_order)))
-        merged = heapq.merge(*runs, key=_order)
-        with pq.ParquetWriter(self._output / "captures.parquet", CAPTURES, compression="zstd") as writer:
-            for rows in _batched(self._first_of_each_url(merged), WRITE_ROWS):
-                writer.write_table(pa.Table.from_pylist(rows, schema=CAPTURES))
+        self._spill()
+        if later_copies := self.sequence - self._write_captures():
+            self.not_taken["duplicate_url"] += later_copies
         return {
             "requests": self.sequence,
             "retries": 0,
@@ -187,27 +191,24 @@ class RecordSink:
             "not_taken": dict(sorted(self.not_taken.items())),
         }
 
-    def _first_of_each_url(self, rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for _, group in itertools.groupby(rows, key=lambda row: row["url"]):
-            for number, row in enumerate(group):
-                if number == 0:
-                    yield {name: row[name] for name in CAPTURES.names}
-                else:
-                    self.not_taken["duplicate_url"] += 1
+    def _write_captures(self) -> int:
+        """Sort the runs into captures.parquet, one row for each URL; how many."""
+        import duckdb
 
-
-def _order(row: dict[str, Any]) -> tuple[str, bool, int]:
-    return row["url"], row["drop_reason"] is not None, row[_RANK]
-
-
-def _run_rows(path: Path) -> Iterator[dict[str, Any]]:
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
-        yield from batch.to_pylist()
-
-
-def _batched(rows: Iterator[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
-    while chunk := list(itertools.islice(rows, size)):
-        yield chunk
+        columns = ", ".join(f'"{name}"' for name in CAPTURES.names)
+        settings = {"threads": 1, "memory_limit": SORT_MEMORY, "temp_directory": str(self._runs_folder)}
+        written = 0
+        with (
+            duckdb.connect(config=settings) as connection,
+            pq.ParquetWriter(self._output / "captures.parquet", CAPTURES, compression="zstd") as writer,
+        ):
+            first = f"row_number() OVER (PARTITION BY url ORDER BY drop_reason IS NOT NULL, {_RANK}, {_READ}) = 1"
+            sql = f"SELECT {columns} FROM read_parquet($runs) QUALIFY {first} ORDER BY url"
+            found = connection.sql(sql, params={"runs": [str(path) for path in self._runs]})
+            for batch in found.to_arrow_reader(WRITE_ROWS):
+                writer.write_table(pa.Table.from_batches([batch]).cast(CAPTURES))
+                written += len(batch)
+        return written
 
 
 def _header(record: Record, name: str) -> str | None:
@@ -223,7 +224,7 @@ def bulk_url(kind: str, source: str, *parts: str) -> str:
     """`dataset:SOURCE/part/part`, percent-encoded; a name too long for a URL is told by its hash."""
     from urllib.parse import quote
 
-    path = "/".join(quote(part, safe="/!~:@") for part in map(storable, parts))
+    path = "/".join(part if _PLAIN.fullmatch(part) else quote(storable(part), safe="/!~:@") for part in parts)
     if len(path) > MAX_URL_CHARACTERS:
         path = "sha256:" + hashlib.sha256(path.encode()).hexdigest()
     return f"{kind}:{source}/{path}"

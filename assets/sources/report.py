@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from assets.build import BuildError, Sample, Segment, StageReport
 from assets.plots import grouped_bars, histogram
 from assets.sources.config import AnySource, WebSource
@@ -16,30 +19,34 @@ from assets.sources.warc import read_capture
 SAMPLE_ROWS = 5  # per drop reason or change: enough to argue with, few enough to read
 READ_BACK_CAPTURES = 200  # payloads read from the WARC files again, spread evenly over the index
 REVISITS = ("server_not_modified", "identical_payload", "sitemap_unchanged")
+_SAMPLE_COLUMNS = ("url", "status", "content_type", "content_length", "opt_out")
 _FAILED = ("fetch_failed", "private_address", "http_5")
 
 
 def crawl_report(source: AnySource, segment: Segment, summary: Mapping[str, Any]) -> StageReport:
     """Report of a raw_crawl; `segment` is the staged output."""
-    rows = segment.table("captures").to_pylist()
-    kept = [row for row in rows if row["drop_reason"] is None]
-    dropped = Counter(row["drop_reason"] for row in rows if row["drop_reason"])
+    rows = segment.table("captures")
+    kept = rows.filter(pc.is_null(rows["drop_reason"]))
+    dropped = _present(rows["drop_reason"])
     failed = sum(n for reason, n in dropped.items() if reason.startswith(_FAILED))
-    stored = [row for row in kept if not row["revisit"]]
-    sizes = [row["content_length"] for row in stored]
+    stored = kept.filter(pc.is_null(kept["revisit"]))
+    sizes = stored["content_length"].to_numpy()
+    revisits = _present(kept["revisit"])
+    stride = max(1, -(-len(stored) // READ_BACK_CAPTURES))
+    read_back = stored.take(pa.array(range(0, len(stored), stride), pa.int64())).to_pylist()
     stats = {
-        "statuses": _labels(row["status"] for row in rows),
-        "content_types": _labels(row["content_type"] for row in rows),
-        "opt_outs": dict(sorted(Counter(row["opt_out"] for row in rows if row["opt_out"]).items())),
-        "stored_bytes": sum(sizes),
-        "distinct_contents": len({row["content_sha256"] for row in kept}),
+        "statuses": _counts(rows["status"]),
+        "content_types": _counts(rows["content_type"]),
+        "opt_outs": _present(rows["opt_out"]),
+        "stored_bytes": int(sizes.sum()),
+        "distinct_contents": pc.count_distinct(kept["content_sha256"]).as_py(),
         "failed_share": failed / len(rows),
         "start_urls": len(source.start_urls) if isinstance(source, WebSource) else 0,
         "start_urls_failed": _failed_starts(source, rows),
         "cut_by_limit": int(summary["limit"] is not None),
-        "read_back_captures": len(stored[:: _stride(stored)]),
-        "read_back_failures": _read_back(segment, stored),
-        "revisits": {kind: sum(row["revisit"] == kind for row in kept) for kind in REVISITS},
+        "read_back_captures": len(read_back),
+        "read_back_failures": _failures(segment, read_back),
+        "revisits": {kind: revisits.get(kind, 0) for kind in REVISITS},
         "requests": summary["requests"],
         "received_bytes": summary.get("received_bytes", 0),
         "sitemaps": summary.get("sitemaps", {}),
@@ -52,14 +59,18 @@ def crawl_report(source: AnySource, segment: Segment, summary: Mapping[str, Any]
     return StageReport(
         documents_in=len(rows),
         documents_kept=len(kept),
-        dropped=dict(dropped),
+        dropped=dropped,
         stats=stats,
-        samples=_samples("drop_reason", rows, ("url", "status", "content_type", "content_length", "opt_out")),
+        samples=_samples("drop_reason", _first_of_each(rows, "drop_reason"), _SAMPLE_COLUMNS),
         plots={
             "Responses by status": grouped_bars("URLs", {"status": stats["statuses"]}),
             "Content types": grouped_bars("URLs", {"content type": stats["content_types"]}),
             "Why URLs were dropped": grouped_bars("URLs", {"drop reason": dropped or {"nothing dropped": 0}}),
-            **({"Size of stored payloads": histogram("bytes", {"captures": sizes}, logarithmic=True)} if sizes else {}),
+            **(
+                {"Size of stored payloads": histogram("bytes", {"captures": sizes}, logarithmic=True)}
+                if len(sizes)
+                else {}
+            ),
         },
         volatile_files=("*.warc.gz",),
     )
@@ -90,27 +101,45 @@ def delta_report(
     )
 
 
-def _failed_starts(source: AnySource, rows: Sequence[Mapping[str, Any]]) -> int:
+def _failed_starts(source: AnySource, rows: pa.Table) -> int:
     """Start URLs that led nowhere: neither kept nor a redirect that was followed."""
     if not isinstance(source, WebSource):
         return 0
-    fine = {row["url"] for row in rows if row["drop_reason"] in (None, "redirected", "opted_out", "non_canonical")}
+    urls, reasons = rows["url"].to_pylist(), rows["drop_reason"].to_pylist()
+    led = (None, "redirected", "opted_out", "non_canonical")
+    fine = {url for url, reason in zip(urls, reasons, strict=True) if reason in led}
     return sum(canonical_url(url) not in fine for url in source.start_urls)
 
 
-def _stride(kept: Sequence[Any]) -> int:
-    return max(1, -(-len(kept) // READ_BACK_CAPTURES))
-
-
-def _read_back(segment: Segment, kept: Sequence[Mapping[str, Any]]) -> int:
+def _failures(segment: Segment, captures: Sequence[Mapping[str, Any]]) -> int:
     """Captures whose stored payload cannot be read again with the recorded hash."""
     failures = 0
-    for row in kept[:: _stride(kept)]:
+    for row in captures:
         try:
             read_capture(segment, row)
         except BuildError:
             failures += 1
     return failures
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs; null is "none"."""
+    found = {str(pair["values"]): pair["counts"] for pair in pc.value_counts(column).to_pylist()}
+    return dict(sorted(("none" if value == "None" else value, count) for value, count in found.items()))
+
+
+def _present(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value that is not null occurs."""
+    return _counts(column.drop_null())
+
+
+def _first_of_each(rows: pa.Table, key: str) -> list[dict[str, Any]]:
+    """The first SAMPLE_ROWS rows of each value of a column, in order."""
+    found = []
+    for value in pc.unique(rows[key]):
+        mine = rows.filter(pc.equal(rows[key], value) if value.is_valid else pc.is_null(rows[key]))
+        found += mine.slice(0, SAMPLE_ROWS).to_pylist()
+    return found
 
 
 def _labels(values: Any) -> dict[str, int]:
