@@ -10,15 +10,18 @@ distributions with their versions.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
+import json
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-from orchestration.config import REPOSITORY
-from orchestration.stages import Stage
+from orchestration.config import REPOSITORY, home_folder
+from orchestration.stages import STAGES, Stage
 
 PROJECT_PACKAGES = frozenset({"assets", "training", "quality", "orchestration"})
 WHOLE = "*"
@@ -53,6 +56,54 @@ class _Module:
 @cache
 def code_version(stage: Stage) -> CodeVersion:
     """The code version of a stage as the files are now (cached for the life of the process)."""
+    modules, libraries = _known_parts()[stage.name]
+    data = {
+        str(path.relative_to(REPOSITORY)): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for pattern in stage.data_files
+        for path in sorted(REPOSITORY.glob(pattern))
+    }
+    modules = modules | data
+    joined = "\n".join(f"{name} {digest}" for name, digest in modules.items())
+    return CodeVersion(hashlib.sha256(joined.encode()).hexdigest()[:16], modules, _versions(libraries))
+
+
+Parts = tuple[dict[str, str], list[str]]
+"""Hash of what counts of each module, and the top-level names of the libraries that they import."""
+
+
+@cache
+def _known_parts() -> dict[str, Parts]:
+    """The parts of every stage. Parsing the project takes two seconds of every command, so what was found is kept
+    beside the hash of all its sources; a file that does not fit them, or cannot be read or written, costs those two seconds."""
+    kept = home_folder() / "scratch" / "code_parts.json"
+    sources = _hash_of_sources()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        if content["sources"] == sources:
+            return {
+                stage.name: (dict(content["parts"][stage.name][0]), list(content["parts"][stage.name][1]))
+                for stage in STAGES
+            }
+    parts = {stage.name: _parts(stage) for stage in STAGES}
+    with contextlib.suppress(OSError):
+        kept.parent.mkdir(exist_ok=True)  # a home is not made for this
+        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps({"sources": sources, "parts": parts}), encoding="utf-8")
+        unfinished.replace(kept)
+    return parts
+
+
+def _hash_of_sources() -> str:
+    """Over every file that `_parts` may read, and the version of Python, whose syntax trees they are."""
+    hasher = hashlib.sha256(sys.version.encode())
+    for package in sorted(PROJECT_PACKAGES):
+        for path in sorted((REPOSITORY / package).rglob("*.py")):
+            content = path.read_bytes()
+            hasher.update(f"{path.relative_to(REPOSITORY)} {len(content)}\n".encode() + content)
+    return hasher.hexdigest()
+
+
+def _parts(stage: Stage) -> Parts:
     needed: dict[str, set[str]] = {}
     libraries: set[str] = set()
     queue: list[tuple[str, str]] = [(name, WHOLE) for name in stage.modules]
@@ -75,11 +126,7 @@ def code_version(stage: Stage) -> CodeVersion:
                 queue.extend(_targets(statement, module))
                 queue.extend(_attributes(statement, module))
     modules = {name: _digest(_load(name), symbols) for name, symbols in sorted(needed.items())}
-    for pattern in stage.data_files:
-        for path in sorted(REPOSITORY.glob(pattern)):
-            modules[str(path.relative_to(REPOSITORY))] = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    joined = "\n".join(f"{name} {digest}" for name, digest in modules.items())
-    return CodeVersion(hashlib.sha256(joined.encode()).hexdigest()[:16], modules, _versions(libraries))
+    return modules, sorted(libraries)
 
 
 @cache
@@ -251,7 +298,7 @@ def _distributions() -> dict[str, list[str]]:
     return dict(packages_distributions())
 
 
-def _versions(imported: set[str]) -> dict[str, str]:
+def _versions(imported: list[str]) -> dict[str, str]:
     found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for top_level in imported:
         for distribution in _distributions().get(top_level, []):

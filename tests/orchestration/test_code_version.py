@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -23,13 +24,16 @@ print(json.dumps({s.name: code_version(s).digest for s in STAGES}))
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("copy")
+    (root / ".headwater").mkdir()  # so that what is found is kept
     for package in ("orchestration", "assets", "quality", "training"):
         shutil.copytree(REPOSITORY / package, root / package, ignore=shutil.ignore_patterns("__pycache__"))
     return root
 
 
 def digests(root: Path) -> dict[str, str]:
-    result = subprocess.run([sys.executable, "-c", READ], cwd=root, capture_output=True, text=True, check=True)
+    environment = {key: value for key, value in os.environ.items() if key != "HEADWATER_HOME"}
+    command = [sys.executable, "-c", READ]
+    result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     return json.loads(result.stdout)
 
 
@@ -77,3 +81,16 @@ def test_the_training_program_counts_for_checkpoints_only(copy: Path) -> None:
     method = "class OrderLoader:\n"
     found = changed_by(copy, "training/order_dataset.py", method, method + "    new_constant = 1\n")
     assert found == {"base_checkpoints"}
+
+
+def test_what_was_kept_is_used_only_when_it_is_whole_and_of_these_sources(copy: Path) -> None:
+    kept = copy / ".headwater/scratch/code_parts.json"
+    found = digests(copy)
+    content = json.loads(kept.read_text(encoding="utf-8"))
+    content["parts"]["corpus"][0]["assets.dedup.corpus"] = "0" * 16
+    kept.write_text(json.dumps(content), encoding="utf-8")
+    assert digests(copy)["corpus"] != found["corpus"], "what is kept is read"
+    kept.write_text(json.dumps(content)[:-40], encoding="utf-8")
+    assert digests(copy) == found, "what is cut short is not"
+    kept.write_text(json.dumps(content | {"sources": "0" * 64}), encoding="utf-8")
+    assert digests(copy) == found, "what belongs to other sources is not"
