@@ -292,7 +292,7 @@ ORDER = schema(
         "phase": pa.string(),  # stable | decay
     }
 )
-"""order_manifest/<run>/order.parquet: the pieces of each sequence, sorted by (sequence, piece)."""
+"""order_manifest/<run>/order-*.parquet: the pieces of each sequence, sorted by (sequence, piece); 00000 is the stable phase, 00001 the decay."""
 
 CHECKPOINTS = schema(
     {

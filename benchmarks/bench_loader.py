@@ -89,7 +89,7 @@ def data_of(folder: Path) -> dict[str, Any]:
 
 def read_all(folder: Path) -> dict[str, Any]:
     """Every batch of an order, as one rank would read it."""
-    from training.order_dataset import OrderLoader, OrderReader
+    from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
     from training.request import Data
 
     imported = anonymous_mb()
@@ -99,7 +99,7 @@ def read_all(folder: Path) -> dict[str, Any]:
         reader = OrderReader(data, SEQUENCE_LENGTH, VOCABULARY, folder / "lookup")
         opening, opening_cpu = time.perf_counter() - started, cpu_s() - before
         before, started, batches = cpu_s(), time.perf_counter(), 0
-        for _ in OrderLoader(reader, "bench", LOCAL_BATCH, 0, 1):
+        for _ in OrderLoader(reader, OrderIdentity("bench", "bench", reader.sequences), LOCAL_BATCH, 0, 1):
             batches += 1
         seconds, cpu = time.perf_counter() - started, cpu_s() - before
     return {

@@ -16,7 +16,7 @@ from torchtitan.protocols import train_spec as train_specs
 from training.cpu_support import sum_gradients
 from training.model import SeededTransformer, model_args
 from training.monitor import ChannelLoss, StepMonitor
-from training.order_dataset import OrderLoader, OrderReader
+from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
 from training.request import TrainRequest
 
 FLAVOUR = "requested"
@@ -81,10 +81,10 @@ def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[st
 
     def build_loader(dp_world_size: int, dp_rank: int, **_: Any) -> OrderLoader:
         model = request.model
-        reader = OrderReader(request.data, model.sequence_length, model.vocab_size, request.lookup)
+        reader = OrderReader(request.data, model.sequence_length, model.vocab_size, request.lookup, request.decay_from)
         return OrderLoader(
             reader,
-            request.data.order_fingerprint,
+            OrderIdentity(request.data.order_fingerprint, request.decay_order_fingerprint, request.decay_from),
             request.local_batch_size,
             dp_rank,
             dp_world_size,

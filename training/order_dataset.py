@@ -8,7 +8,10 @@
 A thread reads one block of batches ahead while the block before it is trained on. Memory is two blocks
 and a few thousand rows of the order, however long the order and however large the corpus.
 
-The only state is the next sequence number and the fingerprint of the order, so any data-parallel
+The decay phase may have an order of its own, whose sequences are numbered on: then several decays can
+branch off one stable phase.
+
+The only state is the next sequence number and the fingerprints of the orders, so any data-parallel
 degree can continue any checkpoint. A loader with worker processes would have to save one state per
 worker and rank; one thread is enough, because a block is copied from mapped files.
 """
@@ -17,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +70,8 @@ class OrderRows:
         self._first, self._last = np.array(statistics, dtype=np.int64).reshape(-1, 2).T
         if np.any(self._first[1:] < self._last[:-1]):
             raise OrderError(f"{self.name}: the order must be sorted by sequence")
-        self.sequences = int(self._last[-1]) + 1 if len(self._last) else 0
+        self.first = int(self._first[0]) if len(self._first) else 0
+        self.end = int(self._last[-1]) + 1 if len(self._last) else 0
         self._next = 0
         self._batches: Iterator[pa.RecordBatch] = self._from(0)
         self._rest: pa.RecordBatch | None = None
@@ -101,11 +105,22 @@ class OrderRows:
 
 
 class OrderReader:
-    """Sequences of an order as tokens. Not for two threads at once."""
+    """Sequences of an order, and of the decay phase's own from its first sequence on, as tokens. Not for two threads at once."""
 
-    def __init__(self, data: Data, sequence_length: int, vocab_size: int, lookup: Path) -> None:
-        """`lookup` is a folder for what is made from the token index; ranks of one machine should share it."""
-        self._rows = OrderRows(data.order)
+    def __init__(self, data: Data, sequence_length: int, vocab_size: int, lookup: Path, decay_from: int = 0) -> None:
+        """`lookup` is a folder for what is made from the token index; ranks of one machine should share it.
+
+        `decay_from` is the sequence at which `data.decay` takes over. The stable order may go on beyond it: a
+        decay may branch off anywhere. Raises OrderError when the two do not meet there.
+        """
+        self._stable = OrderRows(data.order)
+        self._decay = OrderRows(data.decay.order) if data.decay else None
+        self._switch = decay_from if self._decay else self._stable.end
+        if self._decay and (self._decay.first != decay_from or self._stable.end < decay_from):
+            raise OrderError(
+                f"{self._decay.name}: the decay phase begins at sequence {decay_from}, but its manifest at "
+                f"{self._decay.first}, and the stable manifest ends before {self._stable.end}"
+            )
         self._store = TokenStore(data.index, data.shards, data.dtype, lookup)
         self.window = sequence_length + 1
         self._vocab_size = vocab_size
@@ -113,18 +128,27 @@ class OrderReader:
 
     @property
     def sequences(self) -> int:
-        """Sequences of the whole order."""
-        return self._rows.sequences
+        """Sequences of the whole run."""
+        return (self._decay or self._stable).end
 
     def read(self, numbers: np.ndarray) -> Block:
         """The sequences of ascending numbers. Their pieces must be numbered from 0 and add up to the window."""
-        try:
-            return self._read(numbers)
-        except OrderError as error:
-            raise OrderError(f"{self._rows.name}: {error}") from None
+        of_stable, of_decay = np.split(numbers, np.searchsorted(numbers, [self._switch]))
+        if self._decay is None or not len(of_decay):
+            return self._read(self._stable, numbers)
+        if not len(of_stable):
+            return self._read(self._decay, numbers)
+        both = self._read(self._stable, of_stable), self._read(self._decay, of_decay)
+        return Block(*(np.concatenate([getattr(b, name) for b in both]) for name in ("tokens", "channels", "pieces")))
 
-    def _read(self, numbers: np.ndarray) -> Block:
-        rows = self._rows.between(int(numbers[0]), int(numbers[-1]) + 1).combine_chunks()
+    def _read(self, order: OrderRows, numbers: np.ndarray) -> Block:
+        try:
+            return self._block(order, numbers)
+        except OrderError as error:
+            raise OrderError(f"{order.name}: {error}") from None
+
+    def _block(self, order: OrderRows, numbers: np.ndarray) -> Block:
+        rows = order.between(int(numbers[0]), int(numbers[-1]) + 1).combine_chunks()
         sequence = rows["sequence"].to_numpy()
         row_of = np.searchsorted(numbers, sequence)
         mine = numbers[np.minimum(row_of, len(numbers) - 1)] == sequence
@@ -180,13 +204,23 @@ class OrderReader:
         return found
 
 
+@dataclass(frozen=True)
+class OrderIdentity:
+    """Which orders a position is in: goes into each checkpoint."""
+
+    order_fingerprint: str
+    decay_order_fingerprint: str
+    decay_from: int
+    """First sequence of the decay phase."""
+
+
 class OrderLoader:
     """Batches of one data-parallel rank: a position in the order, and nothing else, is its state."""
 
     def __init__(
         self,
         reader: OrderReader,
-        fingerprint: str,
+        identity: OrderIdentity,
         local_batch_size: int,
         dp_rank: int,
         dp_degree: int,
@@ -194,7 +228,7 @@ class OrderLoader:
     ) -> None:
         """`with_documents` adds to each batch which document of its sequence an input token is of."""
         self._reader = reader
-        self._fingerprint = fingerprint
+        self._identity = identity
         self._local_batch_size = local_batch_size
         self._dp_rank = dp_rank
         self._with_documents = with_documents
@@ -240,14 +274,19 @@ class OrderLoader:
         return batches, reading.submit(self._reader.read, numbers)
 
     def state_dict(self) -> dict[str, Any]:
-        """Position and fingerprint: equal on all ranks, so that any number of ranks can read it back."""
-        return {"next_sequence": self.position, "order_fingerprint": self._fingerprint}
+        """Position and orders: equal on all ranks, so that any number of ranks can read it back."""
+        return {"next_sequence": self.position} | asdict(self._identity)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the checkpoint. Raises ResumeMismatchError if it was made from another order."""
-        if state["order_fingerprint"] != self._fingerprint:
-            raise ResumeMismatchError(
-                f"the checkpoint read order {state['order_fingerprint']}, the request gives {self._fingerprint}: "
-                "positions in one mean nothing in the other; start a new run, or give the order of the checkpoint"
-            )
+        """Continue after the checkpoint. Raises ResumeMismatchError if what it has read was of another order."""
+        saved = OrderIdentity(**{name: state[name] for name in asdict(self._identity)})
+        names = ["order_fingerprint"]
+        if state["next_sequence"] > min(saved.decay_from, self._identity.decay_from):
+            names += ["decay_from", "decay_order_fingerprint"]
+        for name in names:
+            if getattr(saved, name) != getattr(self._identity, name):
+                raise ResumeMismatchError(
+                    f"the checkpoint read {name} {getattr(saved, name)}, the request gives {getattr(self._identity, name)}: "
+                    "positions in one mean nothing in the other; start a new run, or give the order of the checkpoint"
+                )
         self.position = int(state["next_sequence"])

@@ -83,6 +83,11 @@ class Schedule(_Strict):
             )
         return self
 
+    @property
+    def stable_until(self) -> int:
+        """Last step before the decay phase."""
+        return self.total_steps - self.decay_steps
+
     def learning_rate(self, step: int) -> float:
         """Learning rate of one step, from the definition: the oracle of what the optimiser is given.
 
@@ -109,13 +114,22 @@ class Optimiser(_Strict):
     max_gradient_norm: PositiveFloat = 1.0
 
 
+class DecayData(_Strict):
+    """The manifest of the decay phase. Its sequences are numbered on from the stable phase's."""
+
+    order: tuple[Path, ...] = Field(min_length=1)
+    order_fingerprint: str = Field(min_length=1)
+
+
 class Data(_Strict):
     """Where the planned order and the tokens are. Paths are what the caller resolved; shards keep their logical names."""
 
     order: tuple[Path, ...] = Field(min_length=1)
-    """Parts of order.parquet, in order."""
+    """Parts of the order, in order; it may go on beyond the first sequence of `decay`."""
     order_fingerprint: str = Field(min_length=1)
-    """Version of the order manifest: goes into each checkpoint, and a checkpoint of another order is refused."""
+    """Identity of the order manifest: goes into each checkpoint, and a checkpoint of another order is refused."""
+    decay: DecayData | None = None
+    """What the decay phase reads in place of `order`; None: `order` covers the whole run."""
     index: tuple[Path, ...] = Field(min_length=1)
     """Parts of index.parquet, in order."""
     shards: dict[str, Path] = Field(min_length=1)
@@ -146,7 +160,8 @@ class TrainRequest(_Strict):
     output: Path
     """Filled with checkpoints/ and metrics.jsonl. A run resumes from the last complete checkpoint found here."""
     resume_from: Path | None = None
-    """A complete checkpoint folder of the same run elsewhere, used when `output` holds none."""
+    """A complete checkpoint folder elsewhere, of the same run or of the stable phase of one that differs in its decay
+    alone; used when `output` holds none."""
     threads: PositiveInt = 1  # CPU threads of each rank
     report_every_steps: PositiveInt = 10  # messages to the launcher; metrics.jsonl has every step
 
@@ -165,6 +180,8 @@ class TrainRequest(_Strict):
             raise ValueError(
                 f"the last checkpoint step ({steps[-1]}) must be total_steps ({self.schedule.total_steps}): else the end of training is lost"
             )
+        if self.data.decay and not self.schedule.decay_steps:
+            raise ValueError("data.decay is the manifest of a decay phase, but schedule.decay_steps is 0")
         self._layout_fits()
         return self
 
@@ -194,6 +211,16 @@ class TrainRequest(_Strict):
         return self.global_batch_size * self.schedule.total_steps
 
     @property
+    def decay_from(self) -> int:
+        """First sequence of the decay phase."""
+        return self.global_batch_size * self.schedule.stable_until
+
+    @property
+    def decay_order_fingerprint(self) -> str:
+        """Of the manifest that the decay phase reads."""
+        return (self.data.decay or self.data).order_fingerprint
+
+    @property
     def lookup(self) -> Path:
         """Folder of what is made from the token index: beside the output, all of which is published."""
         return self.output.with_name(f"{self.output.name}-lookup")
@@ -207,6 +234,7 @@ class TrainRequest(_Strict):
         content = self.model_dump(mode="json", exclude={"output": True, "resume_from": True})
         content["data"] = {
             "order_fingerprint": self.data.order_fingerprint,
+            "decay_order_fingerprint": self.decay_order_fingerprint,
             "shards": sorted(self.data.shards),
             "dtype": self.data.dtype,
             "channels": list(self.data.channels),
@@ -227,7 +255,10 @@ class TrainRequest(_Strict):
         )
         for name in free:
             del content[name]
-        content["data"] = {"order_fingerprint": self.data.order_fingerprint}
+        content["data"] = {
+            "order_fingerprint": self.data.order_fingerprint,
+            "decay_order_fingerprint": self.decay_order_fingerprint,
+        }
         return content
 
 

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from assets.build import BuildError, Sample, Segment, StageReport
 from assets.lineage.index import literal, parquet, plan_of
 from assets.mixture.order import update_digest
+from assets.mixture.phases import phase_orders
 
 if TYPE_CHECKING:
     import duckdb
@@ -136,25 +138,44 @@ RULES: tuple[Rule, ...] = (
 
 def order_has_its_digest(order: Segment, saved: Segment | None) -> tuple[int, list[str]]:
     """The pieces are those that the fingerprint was taken of: (pieces, violations)."""
-    hasher, pieces = hashlib.sha256(), 0
+    plan = plan_of(order)
+    wanted = {"all phases": plan["order_sha256"]}
+    wanted |= {f"phase {entry['phase']}": entry["order_sha256"] for entry in plan.get("phases", ())}
+    hashers = {name: hashlib.sha256() for name in wanted}
+    pieces = 0
     for batch in order.batches("order", rows=65536):
-        update_digest(hasher, pa.Table.from_batches([batch]))
+        rows = pa.Table.from_batches([batch])
+        update_digest(hashers["all phases"], rows)
+        for phase in pc.unique(batch.column("phase")).to_pylist():
+            if hasher := hashers.get(f"phase {phase}"):
+                update_digest(hasher, rows.filter(pc.equal(rows["phase"], phase)))
         pieces += batch.num_rows
-    found, wanted = hasher.hexdigest(), plan_of(order)["order_sha256"]
-    return pieces, [] if found == wanted else [f"order.parquet has digest {found}, fingerprint.json says {wanted}"]
+    found = {name: hasher.hexdigest() for name, hasher in hashers.items()}
+    return pieces, [
+        f"the order of {name} has digest {found[name]}, fingerprint.json says {wanted[name]}"
+        for name in wanted
+        if found[name] != wanted[name]
+    ]
 
 
 def checkpoints_were_trained_on_this_order(order: Segment, saved: Segment | None) -> tuple[int, list[str]]:
-    """What the training program wrote beside each checkpoint: (checkpoints, violations)."""
-    rows = saved.table("checkpoints", ["step", "folder"]).to_pylist() if saved else []
+    """What the training program wrote beside each checkpoint: (checkpoints, violations).
+
+    The decay's order counts for checkpoints that have read of it; others may be continued by any decay.
+    """
+    rows = saved.table("checkpoints", ["step", "folder", "sequences_seen"]).to_pylist() if saved else []
+    names = ("order_fingerprint", "decay_order_fingerprint")
+    phases = list(zip(names, phase_orders(order), strict=False))
     violations = []
     for row in rows:
         marker = saved.files.get(f"{row['folder']}/complete.json") if saved else None
-        found = (
-            json.loads(marker.read_text(encoding="utf-8")).get("order_fingerprint") if marker else "no complete.json"
-        )
-        if found != order.version:
-            violations.append(f"checkpoint {row['step']} was trained on order {found}, the manifest is {order.version}")
+        said = json.loads(marker.read_text(encoding="utf-8")) if marker else {}
+        for name, phase in phases:
+            found = said.get(name) if marker else "no complete.json"
+            if row["sequences_seen"] > phase.first_sequence and found != phase.fingerprint:
+                violations.append(
+                    f"checkpoint {row['step']} was trained on {phase.phase} order {found}, the manifest is {phase.fingerprint}"
+                )
     return len(rows), violations
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +16,7 @@ from assets import plots, schemas
 from assets.build import Build, Sample, StageReport
 from assets.mixture import mixture, order
 from assets.mixture.measures import STRETCHES, OrderMeasure, mixture_stats
+from assets.mixture.phases import FINGERPRINT
 from assets.mixture.shape import RunShape
 from assets.tables import write_table
 
@@ -75,23 +78,8 @@ def order_manifest(build: Build) -> StageReport:
     targets = {(row["phase"], row["channel"]): row["tokens"] for row in plan}
     streams = order.plan_uses(documents, targets, shape, recipe.seed)
 
-    measure, hasher = OrderMeasure(documents, shape), hashlib.sha256()
-    first: list[dict[str, object]] = []
-    with pq.ParquetWriter(build.output / "order.parquet", schemas.ORDER, compression="zstd") as writer:
-        for pieces in order.cut_sequences(streams, shape, recipe.seed):
-            table = order.pieces_table(pieces, documents).cast(schemas.ORDER)
-            writer.write_table(table, row_group_size=max(table.num_rows, 1))
-            measure.add(pieces)
-            order.update_digest(hasher, table)
-            first = first or table.filter(pc.less(table["sequence"], SHOWN_SEQUENCES)).to_pylist()
-            build.progress.update(measure.sequences, shape.sequences, "sequences")
-    fingerprint = {
-        "order_sha256": hasher.hexdigest(),
-        "sequences": shape.sequences,
-        "sequence_length": shape.sequence_length,
-        "global_batch_size": shape.global_batch_size,
-    }
-    (build.output / "fingerprint.json").write_text(json.dumps(fingerprint, indent=2, sort_keys=True) + "\n")
+    measure = OrderMeasure(documents, shape)
+    first = _write_order(build, shape, documents, order.cut_sequences(streams, shape, recipe.seed), measure)
     stretch = measure.stretch_shares()
     places = [(i + 0.5) * shape.sequences / STRETCHES for i in range(STRETCHES)]
     return StageReport(
@@ -107,6 +95,42 @@ def order_manifest(build: Build) -> StageReport:
             ),
         },
     )
+
+
+def _write_order(
+    build: Build,
+    shape: RunShape,
+    documents: order.PlannedDocuments,
+    groups: Iterator[order.Pieces],
+    measure: OrderMeasure,
+) -> list[dict[str, object]]:
+    """One file and one digest for each phase, and the digest of all; returns the pieces of the first sequences."""
+    whole, phases = hashlib.sha256(), []
+    first: list[dict[str, object]] = []
+    places = {phase: (low, sequences) for phase, low, sequences in shape.phases()}
+    for number, (phase, of_phase) in enumerate(groupby(groups, key=lambda pieces: pieces.phase)):
+        name, hasher = f"order-{number:05d}.parquet", hashlib.sha256()
+        with pq.ParquetWriter(build.output / name, schemas.ORDER, compression="zstd") as writer:
+            for pieces in of_phase:
+                table = order.pieces_table(pieces, documents).cast(schemas.ORDER)
+                writer.write_table(table, row_group_size=max(table.num_rows, 1))
+                measure.add(pieces)
+                order.update_digest(whole, table)
+                order.update_digest(hasher, table)
+                first = first or table.filter(pc.less(table["sequence"], SHOWN_SEQUENCES)).to_pylist()
+                build.progress.update(measure.sequences, shape.sequences, "sequences")
+        low, sequences = places[phase]
+        entry = {"phase": phase, "file": name, "order_sha256": hasher.hexdigest()}
+        phases.append(entry | {"first_sequence": low, "sequences": sequences})
+    fingerprint = {
+        "order_sha256": whole.hexdigest(),
+        "sequences": shape.sequences,
+        "sequence_length": shape.sequence_length,
+        "global_batch_size": shape.global_batch_size,
+        "phases": phases,
+    }
+    (build.output / FINGERPRINT).write_text(json.dumps(fingerprint, indent=2, sort_keys=True) + "\n")
+    return first
 
 
 def _first_sequences(build: Build, pieces: list[dict[str, object]]) -> Sample:

@@ -39,7 +39,7 @@ DIGEST_ROW = np.dtype(
         ("phase", "S8"),
     ]
 )
-"""One piece as bytes; order_sha256 is the SHA-256 of all pieces in order."""
+"""One piece as bytes; an order_sha256 is the SHA-256 of all pieces of a phase, or of the run, in order."""
 
 
 class OrderRecipe(BaseModel):
@@ -249,7 +249,7 @@ def _cut(
 
 
 def pieces_table(pieces: Pieces, documents: PlannedDocuments) -> pa.Table:
-    """Rows of order_manifest/<run>/order.parquet."""
+    """Rows of order_manifest/<run>/order-*.parquet."""
     return pa.table(
         {
             "sequence": pieces.sequence,

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from assets.build import BuildError, Segment
+from assets.mixture.phases import phase_orders
 
 VOCABULARY_MULTIPLE = 64
 """The embedding gets this multiple of rows: kernels and tensor-parallel shards divide evenly."""
@@ -181,8 +182,7 @@ def train_request(
         **_pick(training, "global_batch_size", "local_batch_size", "seed", "precision", "mask_documents", "threads"),
         "checkpoint_steps": training.checkpoint_steps,
         "data": {
-            "order": [str(path) for path in order.parts("order")],
-            "order_fingerprint": order.version,
+            **_orders(order),
             "index": [str(path) for path in shards.plain("index", scratch)],
             "shards": {name: str(path) for name, path in sorted(shards.files.items()) if name.endswith(".bin")},
             "dtype": encoding["dtype"],
@@ -192,6 +192,14 @@ def train_request(
         "end_of_document_id": encoding["end_of_text_id"],
         "output": str(output),
     }
+
+
+def _orders(order: Segment) -> dict[str, Any]:
+    stable, *decay = (
+        {"order": [str(path) for path in phase.files], "order_fingerprint": phase.fingerprint}
+        for phase in phase_orders(order)
+    )
+    return stable | {"decay": decay[0] if decay else None}
 
 
 def _pick(recipe: BaseModel, *names: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class World:
     order: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     plan: dict[str, dict[str, Any]] = field(default_factory=dict)
     checkpoints: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    trained_on: dict[str, str] = field(default_factory=dict)
+    trained_on: dict[str, dict[str, str]] = field(default_factory=dict)
     keep_digest: bool = False
     """Leave order_sha256 as the rows were before a test changed them."""
 
@@ -55,14 +55,15 @@ class World:
             if not self.keep_digest or "order_sha256" not in self.plan[run]:
                 self.plan[run]["order_sha256"] = digest(self.order[run])
             write_table(folder / "mixture", "documents", self.mixture[run], schemas.MIXTURE)
-            write_table(folder / "order", "order", self.order[run], schemas.ORDER)
+            orders = self._write_order(run, folder / "order")
             (folder / "order" / "fingerprint.json").write_text(json.dumps(self.plan[run]))
             write_table(folder / "base", "checkpoints", self.checkpoints[run], schemas.CHECKPOINTS)
             for row in self.checkpoints[run]:
                 place = folder / "base" / row["folder"]
                 place.mkdir(parents=True)
-                # "v1" is the version that segment_of gives to the order manifest.
-                marker = {"order_fingerprint": self.trained_on.get(run, "v1")}
+                marker = orders | self.trained_on.get(run, {})
+                if row["sequences_seen"] == 2:
+                    marker["decay_order_fingerprint"] = "another decay that might have followed"
                 (place / "complete.json").write_text(json.dumps(marker))
             write_table(folder / "perplexity", "perplexity", self._scores(run), schemas.PERPLEXITY)
             for name, asset in (
@@ -73,6 +74,22 @@ class World:
             ):
                 found.append(segment_of(folder / name, asset, run))
         return found
+
+    def _write_order(self, run: str, folder: Path) -> dict[str, str]:
+        """Run two in phases, run one as they were published before there were any: under the version of segment_of."""
+        if run == ONE:
+            write_table(folder, "order", self.order[run], schemas.ORDER)
+            return {"order_fingerprint": "v1"}
+        phases = []
+        for number, phase in enumerate(("stable", "decay")):
+            rows = [row for row in self.order[run] if row["phase"] == phase]
+            write_table(folder, f"order-{number:05d}", rows, schemas.ORDER)
+            entry = {"phase": phase, "file": f"order-{number:05d}.parquet", "first_sequence": rows[0]["sequence"]}
+            phases.append(entry | {"order_sha256": digest(rows)})
+        if not self.keep_digest or "phases" not in self.plan[run]:
+            self.plan[run]["phases"] = phases
+        names = ("order_fingerprint", "decay_order_fingerprint")
+        return {name: entry["order_sha256"] for name, entry in zip(names, phases, strict=True)}
 
     def _scores(self, run: str) -> list[dict[str, Any]]:
         counts = {"documents": 1, "tokens": 6, "utf8_bytes": 20, "perplexity": 1.0, "bits_per_byte": 1.0}

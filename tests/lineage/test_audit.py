@@ -85,7 +85,21 @@ def _past_the_end(world: World) -> None:
 
 
 def _other_order(world: World) -> None:
-    world.trained_on[ONE] = "0" * 64
+    world.trained_on[ONE] = {"order_fingerprint": "0" * 64}
+
+
+def _other_decay(world: World) -> None:
+    world.trained_on[TWO] = {"decay_order_fingerprint": "0" * 64}
+
+
+def _changed_decay(world: World) -> None:
+    stable, decay = ([row for row in world.order[TWO] if row["phase"] == phase] for phase in ("stable", "decay"))
+    entries = [("stable", 0, digest(stable), 0), ("decay", 2, digest([*decay[1:], decay[0]]), 1)]
+    world.plan[TWO]["phases"] = [
+        {"phase": phase, "file": f"order-{number:05d}.parquet", "first_sequence": first, "order_sha256": found}
+        for phase, first, found, number in entries
+    ]
+    world.keep_digest = True
 
 
 def _changed_order(world: World) -> None:
@@ -111,8 +125,10 @@ PLANTED: list[tuple[Callable[[World], None], str, str]] = [
     (_twice, "no_token_is_read_twice_in_one_use", f"sequence 1 reads document {A} (use 0) again from 3"),
     (_half_step, "checkpoints_have_read_whole_steps", "checkpoint 1 has read 3 sequences"),
     (_past_the_end, "checkpoints_have_read_whole_steps", "checkpoint 3 has read 6 sequences"),
-    (_other_order, "checkpoints_were_trained_on_this_order", "checkpoint 1 was trained on order 000000"),
-    (_changed_order, "order_has_its_digest", "order.parquet has digest"),
+    (_other_order, "checkpoints_were_trained_on_this_order", "checkpoint 1 was trained on stable order 0000"),
+    (_other_decay, "checkpoints_were_trained_on_this_order", "checkpoint 4 was trained on decay order 0000"),
+    (_changed_decay, "order_has_its_digest", "the order of phase decay has digest"),
+    (_changed_order, "order_has_its_digest", "the order of all phases has digest"),
     (_contaminated, "no_document_read_was_found_contaminated_later", f"document {B} holds an evaluation item"),
 ]
 
@@ -122,7 +138,7 @@ def test_a_planted_error_is_found(
     world: World, tmp_path: Path, plant: Callable[[World], None], rule: str, example: str
 ) -> None:
     plant(world)
-    run = TWO if plant is _too_often else ONE
+    run = TWO if plant in (_too_often, _other_decay, _changed_decay) else ONE
     report, rows = audit(world.segments(tmp_path), tmp_path)
     assert rows[rule, run]["violations"] >= 1
     assert example in rows[rule, run]["example"]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +16,7 @@ from assets import schemas
 from assets.build import Segment, StageReport
 from assets.mixture import defs
 from assets.mixture.order import update_digest
+from assets.mixture.phases import phase_orders
 from assets.tables import write_table
 from orchestration.digest import data_version
 from quality.mixture_checks import CHECKS
@@ -21,7 +25,7 @@ from tests.builds import make_build, segment_of
 from tests.mixture.worlds import corpus_and_index
 
 RUN = "demo@20240101T000000Z"
-RECIPES = {
+RECIPES: dict[str, Any] = {
     "mixture": {"shares": {"zh": 0.6, "en": 0.4}, "min_heldout_documents": 2},
     "training": {"total_steps": 30, "decay_steps": 6, "global_batch_size": 4, "peak_lr": 0.001},
     "model": {"sequence_length": 63, "dim": 64},
@@ -41,8 +45,10 @@ def inputs(tmp_path: Path) -> dict[str, Segment]:
     }
 
 
-def built(folder: Path, asset: str, inputs: dict[str, Segment]) -> tuple[Segment, StageReport]:
-    build = make_build(folder, asset, inputs.values(), RECIPES, partition=RUN)
+def built(
+    folder: Path, asset: str, inputs: dict[str, Segment], recipes: dict[str, Any] = RECIPES
+) -> tuple[Segment, StageReport]:
+    build = make_build(folder, asset, inputs.values(), recipes, partition=RUN)
     report = getattr(defs, asset)(build)
     version, _ = data_version(build.output, report.volatile_files)
     return segment_of(build.output, asset, RUN, version, report), report
@@ -59,20 +65,72 @@ def test_a_run_is_planned_and_ordered(inputs: dict[str, Segment], tmp_path: Path
     order, report = built(tmp_path / "order", "order_manifest", inputs | {"mixture_manifest": mixture})
     table = order.table("order")
     assert table.schema.names == schemas.ORDER.names
-    hasher = hashlib.sha256()
-    update_digest(hasher, table)
     assert json.loads(order.path("fingerprint.json").read_text()) == {
-        "order_sha256": hasher.hexdigest(),
+        "order_sha256": digest_of(table),
         "sequences": 120,
         "sequence_length": 63,
         "global_batch_size": 4,
+        "phases": [
+            {
+                "phase": phase,
+                "file": name,
+                "first_sequence": first,
+                "sequences": sequences,
+                "order_sha256": digest_of(table.filter(pc.equal(table["phase"], phase))),
+            }
+            for phase, name, first, sequences in (
+                ("stable", "order-00000.parquet", 0, 96),
+                ("decay", "order-00001.parquet", 96, 24),
+            )
+        ],
     }
     assert report.stats["heldout_pieces"] == report.stats["sequences_not_full"] == 0
     assert report.samples[0].rows[0][-1].startswith("https://made.example/")
     assert all(png.startswith(b"\x89PNG") and len(png) < 40_000 for png in report.plots.values())
-    metadata = pq.ParquetFile(order.path("order.parquet")).metadata
-    groups = [metadata.row_group(number).column(0).statistics for number in range(metadata.num_row_groups)]
-    assert [(group.min, group.max) for group in groups] == [(0, 95), (96, 119)], "groups hold whole sequences"
+    for phase, low, high in zip(phase_orders(order), (0, 96), (95, 119), strict=True):
+        (group,) = groups_of(phase.files[0])
+        assert (group.min, group.max) == (low, high)
+
+
+def digest_of(table: pa.Table) -> str:
+    hasher = hashlib.sha256()
+    update_digest(hasher, table)
+    return hasher.hexdigest()
+
+
+def groups_of(path: Path) -> list[Any]:
+    """Statistics of `sequence` in each row group."""
+    metadata = pq.ParquetFile(path).metadata
+    return [metadata.row_group(number).column(0).statistics for number in range(metadata.num_row_groups)]
+
+
+def test_runs_that_differ_in_their_decay_alone_share_the_order_of_the_stable_phase(
+    inputs: dict[str, Segment], tmp_path: Path
+) -> None:
+    """Other shares, another length, another quality of the decay; another stable phase for comparison."""
+    mixture = {"decay_shares": {"zh": 0.2, "en": 0.8}, "decay_min_quality": 0.6}
+    orders = []
+    for number, changes in enumerate(
+        (
+            {},
+            {
+                "mixture": RECIPES["mixture"] | mixture,
+                "training": RECIPES["training"] | {"total_steps": 34, "decay_steps": 10},
+            },
+            {"training": RECIPES["training"] | {"decay_steps": 7}},
+        )
+    ):
+        planned, _ = built(tmp_path / f"m{number}", "mixture_manifest", inputs, RECIPES | changes)
+        given = inputs | {"mixture_manifest": planned}
+        orders.append(phase_orders(built(tmp_path / f"o{number}", "order_manifest", given, RECIPES | changes)[0]))
+    one, other, shorter = orders
+    assert [phase.first_sequence for phase in other] == [0, 96]
+    assert one[0].fingerprint == other[0].fingerprint
+    assert one[1].fingerprint != other[1].fingerprint
+    assert shorter[0].fingerprint != one[0].fingerprint
+    decay = pq.ParquetFile(other[1].files[0]).read()
+    tokens = {name: pc.sum(decay.filter(pc.equal(decay["channel"], name))["length"]).as_py() for name in ("zh", "en")}
+    assert tokens == {"zh": 8 * 64, "en": 32 * 64}
 
 
 def test_building_twice_gives_one_version(inputs: dict[str, Segment], tmp_path: Path) -> None:

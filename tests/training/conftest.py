@@ -18,7 +18,10 @@ def _on_cpu() -> None:
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """index.parquet, order.parquet of 40 sequences, two shards."""
+    """index.parquet, two shards, order.parquet of 40 sequences, and decays of 12 and 20 from sequence 16 on."""
     folder = tmp_path_factory.mktemp("data")
-    tiny.write_order(folder, tiny.write_tokens(folder), sequences=40)
+    lengths = tiny.write_tokens(folder)
+    tiny.write_order(folder, lengths, sequences=40)
+    tiny.write_order(folder, lengths[::-1], sequences=12, first=16, name="decay")
+    tiny.write_order(folder, lengths[20:], sequences=20, first=16, name="other-decay")
     return folder

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from tests.training import tiny
 from tests.training.test_runs import exact, train
-from training.order_dataset import OrderLoader, OrderReader
+from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
 from training.request import TrainRequest
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def model_of(request: TrainRequest, *, masked: bool) -> SeededTransformer:
 def batch_of(request: TrainRequest, sequences: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     with tempfile.TemporaryDirectory() as lookup:
         reader = OrderReader(request.data, tiny.SEQUENCE_LENGTH, tiny.VOCABULARY, Path(lookup))
-        return next(iter(OrderLoader(reader, "order-1", sequences, 0, 1, with_documents=True)))
+        return next(
+            iter(OrderLoader(reader, OrderIdentity("order-1", "order-1", 40), sequences, 0, 1, with_documents=True))
+        )
 
 
 def losses(model: SeededTransformer, tokens: torch.Tensor, targets: torch.Tensor, **masks: Any) -> torch.Tensor:

@@ -48,7 +48,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> list[Segment]:
     lengths = tiny.write_tokens(shards)
     encoding = {"dtype": "uint16", "end_of_text_id": 0, "vocabulary_size": tiny.VOCABULARY - 3}
     (shards / "encoding.json").write_text(json.dumps(encoding))
-    tiny.write_order(order, lengths, sequences=48)
+    tiny.write_phases(order, lengths, stable=32, decay=16)
     vocabulary = {str(number): number for number in range(tiny.VOCABULARY - 3)}
     (tokenizer / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}, "added_tokens": []}))
     rows = [dict.fromkeys(CORPUS.names) | {"doc_id": d, "url": f"https://example.org/{d}"} for d, _ in lengths]
@@ -97,6 +97,8 @@ def test_checkpoints_become_rows_with_the_hash_of_their_weights(trained: tuple[B
     assert [row["sequences_seen"] for row in rows] == [4, 24, 48]
     assert len({row["weights_sha256"] for row in rows}) == 3
     assert rows[-1]["parameters"] == report.stats["parameters"]
+    marker = json.loads((build.output / "checkpoints/step-00000006/complete.json").read_text())
+    assert (marker["order_fingerprint"], marker["decay_order_fingerprint"]) == ("stable-1", "decay-1")
     metrics = published.table("metrics").to_pylist()
     assert [row["step"] for row in metrics] == list(range(1, 13))
     assert metrics[5]["loss"] == rows[1]["train_loss"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from tests.training import tiny
 from training import order_dataset
 from training.errors import OrderError, ResumeMismatchError, ShardError
-from training.order_dataset import OrderLoader, OrderReader
+from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
 from training.request import Data
 from training.token_store import TokenStore, lookup_of
 
@@ -28,25 +29,37 @@ def reader(folder: Path, **changes: Any) -> OrderReader:
     return reader_of(tiny.tiny_request(folder, folder)["data"] | changes)
 
 
-def reader_of(content: dict[str, Any], vocab_size: int = tiny.VOCABULARY) -> OrderReader:
+def reader_of(content: dict[str, Any], vocab_size: int = tiny.VOCABULARY, decay_from: int = 0) -> OrderReader:
     """Its lookup is made in a folder of its own and, being mapped, outlives it."""
     with tempfile.TemporaryDirectory() as lookup:
-        return OrderReader(Data.model_validate(content), LENGTH, vocab_size, Path(lookup))
+        return OrderReader(Data.model_validate(content), LENGTH, vocab_size, Path(lookup), decay_from)
 
 
 def tokens_of(source: OrderReader, number: int) -> list[int]:
     return source.read(np.array([number])).tokens[0].tolist()
 
 
-def loader(folder: Path, local: int = 1, rank: int = 0, degree: int = 1, fingerprint: str = "order-1") -> OrderLoader:
-    return OrderLoader(reader(folder), fingerprint, local, rank, degree)
+IDENTITY = OrderIdentity("order-1", "order-1", 40)
 
 
-def expected_sequence(folder: Path, number: int) -> list[int]:
+def loader(
+    folder: Path, local: int = 1, rank: int = 0, degree: int = 1, identity: OrderIdentity = IDENTITY
+) -> OrderLoader:
+    return OrderLoader(reader(folder), identity, local, rank, degree)
+
+
+def in_phases(folder: Path, local: int, rank: int, degree: int, name: str = "decay") -> OrderLoader:
+    """order.parquet, and from sequence 16 on one of the decays."""
+    content = tiny.tiny_request(folder, folder)["data"]
+    content["decay"] = {"order": [str(folder / f"{name}.parquet")], "order_fingerprint": name}
+    return OrderLoader(reader_of(content, decay_from=16), OrderIdentity("order-1", name, 16), local, rank, degree)
+
+
+def expected_sequence(folder: Path, number: int, order: str = "order") -> list[int]:
     """Straight from the tables, without the reader."""
     index = {row["doc_id"]: row for row in pq.read_table(folder / "index.parquet").to_pylist()}
     tokens: list[int] = []
-    for piece in pq.read_table(folder / "order.parquet").to_pylist():
+    for piece in pq.read_table(folder / f"{order}.parquet").to_pylist():
         if piece["sequence"] == number:
             place = index[piece["doc_id"]]
             shard = np.fromfile(folder / place["shard"], dtype="<u2")
@@ -95,7 +108,7 @@ def test_any_degree_resumes_at_any_position(data: Path) -> None:
             row for first, second in zip(*after, strict=True) for row in [*first[1].tolist(), *second[1].tolist()]
         ]
         assert merged == [row for labels in whole[consumed * 4 :] for row in labels]
-        assert [rank.state_dict() for rank in after] == [{"next_sequence": 40, "order_fingerprint": "order-1"}] * 2
+        assert [rank.state_dict() for rank in after] == [{"next_sequence": 40} | asdict(IDENTITY)] * 2
 
 
 @pytest.mark.parametrize("degree", [1, 2])
@@ -110,7 +123,7 @@ def test_blocks_of_any_size_give_the_same_batches(data: Path, monkeypatch: pytes
 
 def test_an_error_of_the_block_read_ahead_reaches_the_batch_that_needs_it(data: Path, tmp_path: Path) -> None:
     broken = changed_order(data, tmp_path, lambda rows: rows[-1].update(doc_id="f" * 32))
-    batches = iter(OrderLoader(broken, "order-1", 1, 0, 1))
+    batches = iter(OrderLoader(broken, IDENTITY, 1, 0, 1))
     read = [next(batches) for _ in range(31)]  # blocks of 1, 2, 4, 8, 16 batches
     assert len(read) == 31
     with pytest.raises(OrderError, match=r"document f{32}, which the token index does not have"):
@@ -133,8 +146,52 @@ def test_the_lookup_is_made_once_and_again_where_its_writer_was_killed(data: Pat
 
 def test_a_checkpoint_of_another_order_is_refused(data: Path) -> None:
     state = loader(data).state_dict()
-    with pytest.raises(ResumeMismatchError, match="read order order-1, the request gives order-2"):
-        loader(data, fingerprint="order-2").load_state_dict(state)
+    with pytest.raises(ResumeMismatchError, match="read order_fingerprint order-1, the request gives order-2"):
+        loader(data, identity=OrderIdentity("order-2", "order-2", 40)).load_state_dict(state)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 4])
+@pytest.mark.parametrize("consumed", [0, 3, 4, 5])
+def test_the_decay_phase_reads_its_own_order_from_its_first_step_on(data: Path, degree: int, consumed: int) -> None:
+    """4 sequences a step, decay from step 5 on; resumed before, at and after the border on any degree."""
+    wanted = [expected_sequence(data, number, "order" if number < 16 else "decay")[1:] for number in range(28)]
+    before = in_phases(data, 4, 0, 1)
+    batches = iter(before)
+    for _ in range(consumed):
+        next(batches)
+    ranks = [in_phases(data, 4 // degree, rank, degree) for rank in range(degree)]
+    for rank in ranks:
+        rank.load_state_dict(before.state_dict())
+    read = [row for parts in zip(*ranks, strict=True) for _, labels in parts for row in labels.tolist()]
+    assert read == wanted[4 * consumed :]
+    assert expected_sequence(data, 16) != expected_sequence(data, 16, "decay")
+
+
+def test_a_block_may_begin_in_one_phase_and_end_in_the_next(data: Path) -> None:
+    """One sequence a batch: blocks of 1, 2, 4, 8, 16; the fifth is of sequences 15 to 27."""
+    read = [labels.tolist() for _, labels in in_phases(data, 1, 0, 1)]
+    assert read == [[expected_sequence(data, number, "order" if number < 16 else "decay")[1:]] for number in range(28)]
+
+
+def test_another_decay_may_continue_the_stable_phase_but_not_a_decay_that_has_begun(data: Path) -> None:
+    trunk = in_phases(data, 4, 0, 1)
+    batches = iter(trunk)
+    for _ in range(4):
+        next(batches)
+    other = in_phases(data, 4, 0, 1, "other-decay")
+    other.load_state_dict(trunk.state_dict())
+    read = [row for _, labels in other for row in labels.tolist()]
+    assert read == [expected_sequence(data, number, "other-decay")[1:] for number in range(16, 36)]
+    next(batches)
+    with pytest.raises(ResumeMismatchError, match="decay_order_fingerprint decay, the request gives other-decay"):
+        in_phases(data, 4, 0, 1, "other-decay").load_state_dict(trunk.state_dict())
+
+
+def test_a_decay_that_does_not_begin_where_the_schedule_does_is_refused(data: Path) -> None:
+    content = tiny.tiny_request(data, data)["data"]
+    content["decay"] = {"order": [str(data / "decay.parquet")], "order_fingerprint": "decay"}
+    with pytest.raises(OrderError, match=r"decay\.parquet: .* begins at sequence 20, but its manifest at 16"):
+        reader_of(content, decay_from=20)
 
 
 def test_a_truncated_shard_is_refused_before_training(data: Path, tmp_path: Path) -> None:

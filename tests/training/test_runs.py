@@ -143,6 +143,59 @@ def test_a_checkpoint_of_another_run_is_refused_field_by_field(undisturbed: Path
     assert "data.order_fingerprint: 'order-1' -> 'order-2'; schedule.peak_lr: 0.01 -> 0.02." in str(caught.value)
 
 
+def with_decay(data: Path, output: Path, name: str, steps: int, decay: int, **changes: Any) -> dict[str, Any]:
+    """The tiny request with a decay phase of its own after step 4."""
+    request = tiny_request(data, output, run=name, checkpoint_steps=[5, steps], **changes)
+    request["schedule"] |= {"total_steps": steps, "decay_steps": decay}
+    request["data"]["decay"] = {"order": [str(data / f"{name}.parquet")], "order_fingerprint": name}
+    return request
+
+
+def test_a_decay_that_branches_off_a_stable_phase_is_the_run_that_had_it_from_the_start(
+    undisturbed: Path, data: Path, tmp_path: Path
+) -> None:
+    """Step 3 of the undisturbed run, whose own decay would have begun after step 4, goes on with another decay."""
+    trunk = undisturbed / "checkpoints/step-00000003"
+    train(tmp_path / "branch", with_decay(data, tmp_path / "branch/out", "other-decay", 7, 3, resume_from=str(trunk)))
+    train(tmp_path / "whole", with_decay(data, tmp_path / "whole/out", "other-decay", 7, 3))
+    branch, whole = exact(tmp_path / "branch/out"), exact(tmp_path / "whole/out")
+    assert [line["step"] for line in branch] == [4, 5, 6, 7]
+    assert branch == whole[3:]
+    assert weights(tmp_path / "branch/out") == weights(tmp_path / "whole/out")
+    assert branch[0]["loss"] == exact(undisturbed)[3]["loss"]
+    assert branch[1]["loss"] != exact(undisturbed)[4]["loss"]
+    marker = json.loads((tmp_path / "branch/out/checkpoints/step-00000005/complete.json").read_text())
+    assert (marker["order_fingerprint"], marker["decay_order_fingerprint"]) == ("order-1", "other-decay")
+
+
+def test_only_its_own_decay_continues_a_decay_that_has_begun(undisturbed: Path, data: Path) -> None:
+    from training.checkpoints import check_resumable
+
+    def asks(step: int, **changes: Any) -> None:
+        folder = undisturbed / f"checkpoints/step-{step:08d}"
+        request = with_decay(data, undisturbed, "decay", 7, 3, resume_from=str(folder))
+        request["schedule"] |= changes
+        check_resumable(folder, TrainRequest.model_validate(request))
+
+    asks(3)
+    with pytest.raises(ResumeMismatchError, match=r"schedule\.peak_lr: 0\.01 -> 0\.02\."):
+        asks(3, peak_lr=0.02)
+    with pytest.raises(ResumeMismatchError) as caught:
+        asks(6)
+    assert "decay phase, or that of the request, begins after step 4" in str(caught.value)
+    assert "data.decay_order_fingerprint: 'order-1' -> 'decay'" in str(caught.value)
+    with pytest.raises(ResumeMismatchError, match="begins after step 2"):
+        asks(3, decay_steps=5)
+
+
+def test_another_run_in_the_same_folder_is_refused(undisturbed: Path, data: Path) -> None:
+    from training.checkpoints import check_resumable
+
+    request = TrainRequest.model_validate(tiny_request(data, undisturbed, run="other"))
+    with pytest.raises(ResumeMismatchError, match="run: 'tiny' -> 'other'"):
+        check_resumable(undisturbed / "checkpoints/step-00000003", request)
+
+
 def ranks_of(marker: str) -> list[psutil.Process]:
     """Living processes whose command line names `marker`."""
     found = []

@@ -48,13 +48,13 @@ def write_tokens(folder: Path, documents: int = 40, seed: int = 0) -> list[tuple
 
 
 def write_order(
-    folder: Path, lengths: list[tuple[str, int]], sequences: int, sequence_length: int = SEQUENCE_LENGTH
+    folder: Path, lengths: list[tuple[str, int]], sequences: int, *, first: int = 0, name: str = "order"
 ) -> None:
-    """order.parquet: documents laid end to end, cut every sequence_length + 1 tokens, round and round."""
+    """order.parquet: documents laid end to end, cut every SEQUENCE_LENGTH + 1 tokens, round and round."""
     rows: list[dict[str, Any]] = []
     document, start, repeat = 0, 0, 0
-    for sequence in range(sequences):
-        room, piece = sequence_length + 1, 0
+    for sequence in range(first, first + sequences):
+        room, piece = SEQUENCE_LENGTH + 1, 0
         while room:
             identity, tokens = lengths[document]
             length = min(room, tokens - start)
@@ -67,14 +67,25 @@ def write_order(
                     "length": length,
                     "repeat": repeat,
                     "channel": CHANNELS[document % 3],
-                    "phase": "stable",
+                    "phase": "decay" if first else "stable",
                 }
             )
             room, piece, start = room - length, piece + 1, start + length
             if start == tokens:
                 document, start = (document + 1) % len(lengths), 0
                 repeat += document == 0
-    write_table(folder, "order", rows, ORDER)
+    write_table(folder, name, rows, ORDER)
+
+
+def write_phases(folder: Path, lengths: list[tuple[str, int]], stable: int, decay: int) -> None:
+    """An order_manifest in two phases; the decay reads the documents backwards."""
+    write_order(folder, lengths, stable, name="order-00000")
+    write_order(folder, lengths[::-1], decay, first=stable, name="order-00001")
+    phases = [
+        {"phase": "stable", "file": "order-00000.parquet", "first_sequence": 0, "order_sha256": "stable-1"},
+        {"phase": "decay", "file": "order-00001.parquet", "first_sequence": stable, "order_sha256": "decay-1"},
+    ]
+    (folder / "fingerprint.json").write_text(json.dumps({"phases": phases}))
 
 
 def tiny_request(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
