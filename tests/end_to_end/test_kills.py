@@ -17,7 +17,6 @@ def test_killed_in_each_group_the_data_comes_out_equal(built: Built, tmp_path: P
     home = Home.create(tmp_path / "killed", built.home.port)
     seconds = {row["asset"]: row["seconds"] / row["partitions"] for row in built.summary["assets"]}
     rows = kill_chain(home, one_per_group(), seconds)
-    assert sum(row.killed for row in rows) >= 10, rows
     assert {row.group for row in rows if row.killed} == set(GROUPS)
     assert [row for row in rows if row.orphans] == []
     assert home.versions() == built.home.versions()
