@@ -113,8 +113,14 @@ def _belongs(process: psutil.Process, home: Home) -> bool:
 
 def one_per_group() -> list[KillPoint]:
     """One point in each group: the slice that `make test` runs."""
-    points = {"raw_crawl": 0.0, "filtered_documents": 0.37, "corpus": 0.74, "token_shards": 0.11, "order_manifest": 0.48}
-    points |= {"base_checkpoints": 0.85, "release_card": 0.0, "lineage_index": 0.0}  # a late kill would find the last ones done
+    points = {
+        "raw_crawl": 0.0,
+        "filtered_documents": 0.37,
+        "corpus": 0.74,
+        "token_shards": 0.11,
+        "order_manifest": 0.48,
+    }
+    points |= {"base_checkpoints": 0.85, "release_card": 0.0, "lineage_index": 0.0}  # late kills would find these done
     assert {BY_NAME[name].group for name in points} == set(GROUPS)
     return [KillPoint(name, share) for name, share in points.items()]
 
