@@ -17,7 +17,6 @@ import ctypes
 import html
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring import Goal, cpu_s, finish
 from benchmarks.real_text import Sentences, document, read_sentences
 
 RESULT = Path("docs/results/bench_delta.json")
@@ -95,32 +95,27 @@ def build(home: Path, crawl: str) -> dict[str, float]:
     for stage in STAGES:
         if stage.partition == "run" or stage.group == "lineage" or (fitted and stage.name in FITTED):
             continue
-        before = _cpu()
+        before = cpu_s()
         publish(publisher, stage.name, crawl if stage.partition else None)
-        spent[stage.name] = _cpu() - before
+        spent[stage.name] = cpu_s() - before
     return spent
-
-
-def _cpu() -> float:
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def measured_build(home: Path, crawl: str) -> dict[str, Any]:
     """`build` in a process of its own: CPU, wall, peak memory and bytes that the store grew by."""
-    before, used = _stored(home), _cpu()
+    before, used = _stored(home), cpu_s()
     started = time.monotonic()
     command = [sys.executable, "-m", "benchmarks.bench_delta", "--build", str(home), crawl]
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode:
         raise SystemExit(f"{crawl}: {process.stderr[-3000:]}")
     _wait_for_orphans()
-    cpu_s = _cpu() - used
+    spent = cpu_s() - used
     found = json.loads(process.stdout.splitlines()[-1])
     fitted = sum(found["assets"].get(name, 0.0) for name in FITTED)
     return {
-        "cpu_s": cpu_s - fitted,
-        "after_crawl_cpu_s": cpu_s - fitted - found["assets"]["raw_crawl"],
+        "cpu_s": spent - fitted,
+        "after_crawl_cpu_s": spent - fitted - found["assets"]["raw_crawl"],
         "wall_s": time.monotonic() - started,
         "peak_mb": found["peak_mb"],
         "bytes_added": _stored(home) - before,
@@ -162,23 +157,19 @@ def measure(size: int, changed: Sequence[int], folder: Path, sentences: Sentence
     return rows
 
 
-def goals(rows: list[dict[str, Any]], sizes: Sequence[int]) -> list[dict[str, Any]]:
-    """What the issue asks, with what was measured."""
-    found = []
+def goals(rows: list[dict[str, Any]], sizes: Sequence[int]) -> list[Goal]:
+    """What was asked for and what was measured."""
+    found: list[Goal] = []
     for size in sizes:
         full, share, _ = (row for row in rows if row["pages"] == size)
         ratio = share["cpu_s"] / full["cpu_s"]
-        found.append({"goal": f"{size}: CPU of 1% changed / full", "measured": ratio, "limit": RATIO_GOAL})
+        found.append((f"{size}: CPU of 1% changed / full", ratio, "<=", RATIO_GOAL))
         grown = share["bytes_added"] / full["bytes_added"]
-        found.append(
-            {"goal": f"{size}: bytes added / stored by the full build", "measured": grown, "limit": BYTES_GOAL}
-        )
+        found.append((f"{size}: bytes added / stored by the full build", grown, "<=", BYTES_GOAL))
     fixed = [row["after_crawl_cpu_s"] for row in rows if row["build"] != "full"][1::2]
     growth = max(fixed) / fixed[0]
-    found.append(
-        {"goal": "fixed delta after raw_crawl, largest / smallest size", "measured": growth, "limit": GROWTH_GOAL}
-    )
-    return [goal | {"met": goal["measured"] <= goal["limit"]} for goal in found]
+    found.append(("fixed delta after raw_crawl, largest / smallest size", growth, "<=", GROWTH_GOAL))
+    return found
 
 
 def main() -> int:
@@ -202,16 +193,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         for size in options.sizes:
             rows += measure(size, (round(size * options.changed), options.fixed), Path(folder), sentences)
-    verdicts = goals(rows, options.sizes)
-    for verdict in verdicts:
-        ending = "ok" if verdict["met"] else "MISSED"
-        print(f"{verdict['goal']:<60} {verdict['measured']:8.4f}   at most {verdict['limit']:.4f}  {ending}")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    result = {"goals": verdicts, "rows": rows, "commit": commit, "machine": machine}
-    options.result.parent.mkdir(parents=True, exist_ok=True)
-    options.result.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(verdict["met"] for verdict in verdicts) else 1
+    return finish(rows, goals(rows, options.sizes), options.result)
 
 
 if __name__ == "__main__":

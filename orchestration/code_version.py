@@ -13,7 +13,6 @@ import ast
 import contextlib
 import hashlib
 import json
-import os
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -75,21 +74,19 @@ Parts = tuple[dict[str, str], list[str]]
 def _known_parts() -> dict[str, Parts]:
     """The parts of every stage. Parsing the project takes two seconds of every command, so what was found is kept
     beside the hash of all its sources; a file that does not fit them, or cannot be read or written, costs those two seconds."""
-    kept = home_folder() / "scratch" / "code_parts.json"
+    home, name = home_folder(), "code_parts.json"
     sources = _hash_of_sources()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        content = json.loads(kept.read_text(encoding="utf-8"))
+        content = json.loads((home / "scratch" / name).read_text(encoding="utf-8"))
         if content["sources"] == sources:
-            return {
-                stage.name: (dict(content["parts"][stage.name][0]), list(content["parts"][stage.name][1]))
-                for stage in STAGES
-            }
+            kept = content["parts"]
+            return {stage.name: (dict(kept[stage.name][0]), list(kept[stage.name][1])) for stage in STAGES}
     parts = {stage.name: _parts(stage) for stage in STAGES}
-    with contextlib.suppress(OSError):
-        kept.parent.mkdir(exist_ok=True)  # a home is not made for this
-        unfinished = kept.with_name(f"{kept.name}.{os.getpid()}")
-        unfinished.write_text(json.dumps({"sources": sources, "parts": parts}), encoding="utf-8")
-        unfinished.replace(kept)
+    if home.is_dir():  # a home is not made for this
+        from orchestration.store.durable import write_small_file  # pygit2, for those who write alone
+
+        with contextlib.suppress(OSError):
+            write_small_file(home / "scratch", name, json.dumps({"sources": sources, "parts": parts}).encode())
     return parts
 
 

@@ -84,7 +84,7 @@ def delta_report(
     live_before = changes["changed"] + changes["unchanged"] + changes["removed"]
     stats = {
         "changes": {change: changes[change] for change in ("added", "changed", "removed", "unchanged")},
-        "rules": _labels(row["rule"] for row in rows),
+        "rules": dict(sorted(Counter(_label(row["rule"]) for row in rows).items())),
         "live_before": live_before,
         "live_after": len(rows) - changes["removed"],
         "removed_share": changes["removed"] / live_before if live_before else 0.0,
@@ -124,8 +124,10 @@ def _failures(segment: Segment, captures: Sequence[Mapping[str, Any]]) -> int:
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:
     """How often each value occurs; null is "none"."""
-    found = {str(pair["values"]): pair["counts"] for pair in pc.value_counts(column).to_pylist()}
-    return dict(sorted(("none" if value == "None" else value, count) for value, count in found.items()))
+    counts: Counter[str] = Counter()
+    for pair in pc.value_counts(column).to_pylist():
+        counts[_label(pair["values"])] += pair["counts"]
+    return dict(sorted(counts.items()))
 
 
 def _present(column: pa.ChunkedArray) -> dict[str, int]:
@@ -142,8 +144,8 @@ def _first_of_each(rows: pa.Table, key: str) -> list[dict[str, Any]]:
     return found
 
 
-def _labels(values: Any) -> dict[str, int]:
-    return dict(sorted(Counter("none" if value is None else str(value) for value in values).items()))
+def _label(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def _samples(key: str, rows: Sequence[Mapping[str, Any]], columns: tuple[str, ...]) -> list[Sample]:
