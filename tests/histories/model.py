@@ -53,7 +53,7 @@ def expect(history: History) -> Expected:
     recipe = recipe_after(history)
     on_disk: dict[str, dict[int, str]] = {source: {} for source in SOURCES}
     pages: dict[str, dict[int, Page]] = {source: {} for source in SOURCES}
-    ever: set[tuple[str, int, str]] = set()
+    ever: set[tuple[str, int, bytes]] = set()
     for night in history.nights:
         for source, slot, content in night.changes:
             if content is None:
@@ -72,16 +72,18 @@ def expect(history: History) -> Expected:
     return expected
 
 
-def _crawl(source: str, held: dict[int, Page], seen: dict[int, str], missing_crawls: int) -> set[tuple[str, int, str]]:
-    """One night of one source; the documents that are extracted."""
+def _crawl(
+    source: str, held: dict[int, Page], seen: dict[int, str], missing_crawls: int
+) -> set[tuple[str, int, bytes]]:
+    """One night of one source; the documents that are extracted. Two names of the same bytes are no change."""
     new = set()
     for slot, content in seen.items():
         if content == "":
             if slot in held:
                 held[slot].missed = 0
-        elif slot not in held or held[slot].content != content:
+        elif slot not in held or _bytes(source, held[slot].content) != _bytes(source, content):
             held[slot] = Page(content)
-            new.add((source, slot, content))
+            new.add((source, slot, _bytes(source, content)))
         else:
             held[slot].missed = 0
     for slot in [slot for slot in held if slot not in seen]:
@@ -89,6 +91,10 @@ def _crawl(source: str, held: dict[int, Page], seen: dict[int, str], missing_cra
         if held[slot].missed >= missing_crawls:
             del held[slot]
     return new
+
+
+def _bytes(source: str, content: str) -> bytes:
+    return render(content, SOURCES[source])
 
 
 def _fate(content: str, recipe: dict[str, Any]) -> tuple[str, str] | None:
