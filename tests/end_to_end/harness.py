@@ -23,6 +23,8 @@ class Home:
     root: Path
     port: int
     environment: dict[str, str] = field(default_factory=dict)
+    timeout_s: float = 280
+    """Of one command."""
 
     @classmethod
     def create(cls, folder: Path, port: int) -> Home:
@@ -63,7 +65,7 @@ class Home:
     def headwater(self, *arguments: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run `headwater ARGUMENTS`; its exit code must be `expect` (None: any)."""
         process = self.popen(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        out, err = process.communicate(timeout=280)
+        out, err = process.communicate(timeout=self.timeout_s)
         assert expect is None or process.returncode == expect, f"exit {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

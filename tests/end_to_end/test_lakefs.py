@@ -22,6 +22,7 @@ from tests.store import servers
 def test_the_whole_graph_on_lakefs_gives_the_same_data(built: Built, tmp_path: Path) -> None:
     urls = servers.server_urls()
     home = Home.create(tmp_path / "home", built.home.port)
+    home.timeout_s = 3000
     home.environment |= servers.store_environment(tmp_path, urls["lakefs"], urls["s3"])
     home.environment["HEADWATER_STORE"] = f"lakefs://{servers.repository_of(tmp_path)}"
     home.headwater("run", "--recipe", "tiny", "--at", STAMP)
