@@ -11,6 +11,10 @@ class RequestError(TrainingError):
     """The request file is missing, is not JSON, or breaks a rule."""
 
 
+class HardwareError(TrainingError):
+    """The request asks for what this machine or its libraries do not have."""
+
+
 class OrderError(TrainingError):
     """The order manifest is incomplete or contradicts the token index."""
 

@@ -33,7 +33,13 @@ def job_config(request: TrainRequest) -> JobConfig:
     config.metrics.disable_color_printing = True
     _optimisation(config, request)
     _layout(config, request)
-    config.activation_checkpoint.mode = "none"
+    config.activation_checkpoint.mode = request.execution.activation_checkpointing
+    config.compile.enable = request.execution.compile
+    config.compile.components = ["model"]  # the loss is ours
+    if request.float8 is not None:
+        config.model.converters = ["quantize.linear.float8"]
+        config.quantize.linear.float8.recipe_name = request.float8
+        config.quantize.linear.float8.filter_fqns = ["output"]
     config.debug.seed = request.seed
     config.comm.trace_buf_size = 0  # no flight recorder files
     # One collective may wait for rank 0 to export a checkpoint.
@@ -71,6 +77,9 @@ def _layout(config: JobConfig, request: TrainRequest) -> None:
     config.parallelism.data_parallel_replicate_degree = layout.dp_replicate
     config.parallelism.tensor_parallel_degree = layout.tp
     config.parallelism.pipeline_parallel_degree = layout.pp
+    config.parallelism.context_parallel_degree = layout.cp
+    config.parallelism.pipeline_parallel_schedule = request.pipeline.schedule
+    config.parallelism.pipeline_parallel_microbatch_size = request.pipeline.microbatch_size
 
 
 def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[str, Any]], None]) -> None:

@@ -92,8 +92,10 @@ def run(request: TrainRequest, report: Report) -> None:
 
     import torch.distributed as dist
 
+    from training.hardware import check_hardware
     from training.trainer import OrderedTrainer
 
+    check_hardware(request)
     trainer: OrderedTrainer | None = None
     try:
         trainer = OrderedTrainer(request, report)

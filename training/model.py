@@ -60,11 +60,17 @@ class SeededTransformer(Transformer):
         """Same distributions as torchtitan: N(0, 1) embeddings, 0.02 projections, depth-scaled residual outputs."""
         with torch.device(buffer_device or self.freqs_cis.device):
             self.freqs_cis = self._precompute_freqs_cis()
-        for name, parameter in list(self.named_parameters()):
+        for wrapped_name, parameter in list(self.named_parameters()):
+            name = plain_name(wrapped_name)
             full = initial_weight(name, parameter.shape, self.model_args, self.seed)
             # One parameter at a time: a whole copy of a large model on each rank would not fit.
             options = StateDictOptions(full_state_dict=True, strict=False)
             set_model_state_dict(self, {name: full.to(parameter.dtype)}, options=options)
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without the wrappers of activation checkpointing and torch.compile."""
+    return ".".join(part for part in name.split(".") if part not in ("_checkpoint_wrapped_module", "_orig_mod"))
 
 
 def initial_weight(name: str, shape: torch.Size, args: TransformerModelArgs, seed: int) -> torch.Tensor:

@@ -51,8 +51,9 @@ class Parallelism(_Strict):
     """Degrees of each axis; their product is the number of ranks."""
 
     dp_shard: PositiveInt = 1  # FSDP2
-    dp_replicate: PositiveInt = 1  # replicas of the whole, or of the FSDP group
-    tp: PositiveInt = 1
+    dp_replicate: PositiveInt = 1  # replicas of the whole (DDP), or of the FSDP group (HSDP)
+    cp: PositiveInt = 1  # each rank holds a part of every sequence
+    tp: PositiveInt = 1  # with sequence parallel, always: torchtitan's Llama has no other tensor parallel
     pp: PositiveInt = 1
 
     @property
@@ -63,7 +64,29 @@ class Parallelism(_Strict):
     @property
     def ranks(self) -> int:
         """Processes that torchrun must start."""
-        return self.dp * self.tp * self.pp
+        return self.dp * self.cp * self.tp * self.pp
+
+
+class Pipeline(_Strict):
+    """How micro-batches go through the pipeline's stages."""
+
+    schedule: Literal["1F1B", "Interleaved1F1B"] = "1F1B"
+    microbatch_size: PositiveInt = 1
+    """Sequences of one micro-batch."""
+
+    @property
+    def stages_per_rank(self) -> int:
+        """torchtitan's choice for a looped schedule is two."""
+        return 1 if self.schedule == "1F1B" else 2
+
+
+class Execution(_Strict):
+    """How a step is computed, not what: memory and speed."""
+
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """Layers whose activations are computed again in the backward pass: none, every second one, all."""
+    compile: bool = False
+    """Each transformer block through torch.compile."""
 
 
 class Schedule(_Strict):
@@ -143,6 +166,8 @@ class TrainRequest(_Strict):
     run: str = Field(min_length=1)
     model: ModelShape
     parallelism: Parallelism = Parallelism()
+    pipeline: Pipeline = Pipeline()
+    execution: Execution = Execution()
     schedule: Schedule
     optimiser: Optimiser = Optimiser()
     global_batch_size: PositiveInt
@@ -151,6 +176,8 @@ class TrainRequest(_Strict):
     seed: int = Field(ge=0, lt=2**63)
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of matrix products under FSDP2 or autocast; master weights and sums stay float32."""
+    float8: Literal["tensorwise", "rowwise", "rowwise_with_gw_hp"] | None = None
+    """torchao's scaling recipe for the linear layers; None: none of them is in float8."""
     mask_documents: bool = False
     """Attention stays inside each document of a packed sequence."""
     checkpoint_steps: tuple[PositiveInt, ...] = Field(min_length=1)
@@ -187,22 +214,47 @@ class TrainRequest(_Strict):
 
     def _layout_fits(self) -> None:
         layout, model = self.parallelism, self.model
-        if layout.tp > 1 and (
-            model.n_kv_heads % layout.tp or model.sequence_length % layout.tp or model.vocab_size % layout.tp
-        ):
+        if layout.tp not in (1, 2, 4, 8):
+            raise ValueError(f"tp ({layout.tp}) must be 1, 2, 4 or 8: it needs the fast links inside a node")
+        if any(size % layout.tp for size in (model.n_heads, model.n_kv_heads, model.vocab_size)):
             raise ValueError(
-                f"tp ({layout.tp}) must divide n_kv_heads ({model.n_kv_heads}), sequence_length ({model.sequence_length}) "
-                f"and vocab_size ({model.vocab_size})"
+                f"tp ({layout.tp}) must divide n_kv_heads ({model.n_kv_heads}), n_heads ({model.n_heads}) and vocab_size "
+                f"({model.vocab_size})"
             )
-        if layout.pp > model.n_layers:
-            raise ValueError(f"pp ({layout.pp}) cannot exceed n_layers ({model.n_layers})")
-        if layout.pp > 1 and self.local_batch_size < layout.pp:
+        pieces = 2 * layout.tp * layout.cp
+        if model.sequence_length % pieces:
             raise ValueError(
-                f"local_batch_size ({self.local_batch_size}) must be at least pp ({layout.pp}): one sequence per stage"
+                f"sequence_length ({model.sequence_length}) must be a multiple of 2 * tp * cp ({pieces}): sequence and "
+                "context parallel cut it"
             )
-        if layout.dp_replicate > 1 and layout.dp_shard == 1 and layout.tp * layout.pp > 1:
+        if layout.dp_replicate > 1 and layout.dp_shard * layout.cp == 1 and layout.tp * layout.pp > 1:
             raise ValueError(
                 "dp_replicate without dp_shard cannot be combined with tp or pp (torchtitan 0.2.2); use dp_shard"
+            )
+        if self.precision == "bfloat16" and layout.tp * layout.pp > 1 and layout.dp_shard * layout.cp == 1:
+            raise ValueError(
+                "precision bfloat16 with tp or pp needs dp_shard or cp above 1: torchtitan 0.2.2 would train in float32 "
+                "and only log it"
+            )
+        if self.mask_documents and layout.cp > 1:
+            raise ValueError("mask_documents cannot be combined with cp: the mask is not cut along the sequence")
+        self._pipeline_fits()
+
+    def _pipeline_fits(self) -> None:
+        layout, pipeline = self.parallelism, self.pipeline
+        if layout.pp == 1:
+            return
+        stages = layout.pp * pipeline.stages_per_rank
+        if stages > self.model.n_layers:
+            raise ValueError(
+                f"pp ({layout.pp}) cannot exceed n_layers ({self.model.n_layers}) / stages per rank "
+                f"({pipeline.stages_per_rank} with {pipeline.schedule})"
+            )
+        microbatches, rest = divmod(self.local_batch_size, pipeline.microbatch_size)
+        if rest or microbatches < layout.pp or (pipeline.stages_per_rank > 1 and microbatches % layout.pp):
+            raise ValueError(
+                f"local_batch_size ({self.local_batch_size}) must be at least pp ({layout.pp}) micro-batches of "
+                f"{pipeline.microbatch_size}: one per stage; Interleaved1F1B needs a multiple of pp"
             )
 
     @property
@@ -246,6 +298,8 @@ class TrainRequest(_Strict):
         content = self.model_dump(mode="json")
         free = (
             "parallelism",
+            "pipeline",
+            "execution",
             "local_batch_size",
             "checkpoint_steps",
             "output",

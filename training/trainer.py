@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torchtitan.components.tokenizer import BaseTokenizer
 from torchtitan.config import JobConfig
+from torchtitan.distributed.context_parallel import cp_shard
 from torchtitan.train import Trainer
 
 from training.checkpoints import ListedCheckpoints
@@ -89,9 +90,14 @@ class OrderedTrainer(Trainer):
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor], dict[str, Any]]:
-        """The channels go to the loss, not to the model."""
-        self.channel_loss.expect(input_dict.pop("channels"), labels)
-        return super().post_dataloading_process(input_dict, labels)
+        """The channels go to the loss, not to the model; context parallel cuts them as it cuts the labels."""
+        channels = input_dict.pop("channels")
+        inputs, labels, extra_inputs, extra_kwargs = super().post_dataloading_process(input_dict, labels)
+        if self.parallel_dims.cp_enabled:
+            balancer = self.job_config.parallelism.context_parallel_load_balancer
+            (channels,), _ = cp_shard(self.parallel_dims.get_mesh("cp"), (channels,), None, balancer)
+        self.channel_loss.expect(channels, labels)
+        return inputs, labels, extra_inputs, extra_kwargs
 
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor

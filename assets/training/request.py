@@ -85,9 +85,21 @@ class TrainingRecipe(BaseModel):
     checkpoint_every_steps: int = Field(250, gt=0, description="besides these, the last step is always saved")
     early_checkpoint_steps: tuple[int, ...] = Field((1,), description="saved too, to see where the trend begins")
     dp_shard: int = Field(1, gt=0, description="FSDP2 ranks")
-    dp_replicate: int = Field(1, gt=0, description="replicas of the FSDP group")
-    tp: int = Field(1, gt=0, description="tensor-parallel ranks")
-    pp: int = Field(1, gt=0, description="pipeline stages")
+    dp_replicate: int = Field(1, gt=0, description="replicas of the FSDP group (HSDP), or of the model")
+    cp: int = Field(1, gt=0, description="context-parallel ranks: each has a part of every sequence; needs CUDA")
+    tp: int = Field(1, gt=0, description="tensor-parallel ranks, with sequence parallel; at most 8, inside a node")
+    pp: int = Field(1, gt=0, description="pipeline-parallel ranks")
+    pipeline_schedule: Literal["1F1B", "Interleaved1F1B"] = Field(
+        "1F1B", description="Interleaved1F1B: two stages on each rank, a smaller bubble, more messages"
+    )
+    microbatch_size: int = Field(1, gt=0, description="sequences of one micro-batch of the pipeline")
+    activation_checkpointing: Literal["none", "selective", "full"] = Field(
+        "none", description="layers computed again in the backward pass: none, every second, all; if memory requires"
+    )
+    compile: bool = Field(False, description="torch.compile of each block; needs a C++ compiler, or a GPU")
+    float8: Literal["tensorwise", "rowwise", "rowwise_with_gw_hp"] | None = Field(
+        None, description="torchao's scaling recipe of the linear layers; needs a GPU of compute capability 8.9"
+    )
     threads: int = Field(2, gt=0, description="CPU threads of each rank; part of what makes losses bit-identical")
     tokens_per_s_estimate: float | None = Field(
         None, gt=0, description="of the whole run, for the time estimate; null = from the measured CPU constant"
@@ -126,7 +138,7 @@ class TrainingRecipe(BaseModel):
     @property
     def ranks(self) -> int:
         """Processes that train together."""
-        return self.dp_shard * self.dp_replicate * self.tp * self.pp
+        return self.dp_shard * self.dp_replicate * self.cp * self.tp * self.pp
 
 
 def vocabulary_size(tokenizer: Segment) -> int:
@@ -176,10 +188,21 @@ def train_request(
     return {
         "run": run,
         "model": shape,
-        "parallelism": _pick(training, "dp_shard", "dp_replicate", "tp", "pp"),
+        "parallelism": _pick(training, "dp_shard", "dp_replicate", "cp", "tp", "pp"),
+        "pipeline": {"schedule": training.pipeline_schedule, "microbatch_size": training.microbatch_size},
+        "execution": _pick(training, "activation_checkpointing", "compile"),
         "schedule": _pick(training, "total_steps", "warmup_steps", "decay_steps", "peak_lr", "min_lr_ratio"),
         "optimiser": _pick(training, "beta1", "beta2", "weight_decay", "max_gradient_norm"),
-        **_pick(training, "global_batch_size", "local_batch_size", "seed", "precision", "mask_documents", "threads"),
+        **_pick(
+            training,
+            "global_batch_size",
+            "local_batch_size",
+            "seed",
+            "precision",
+            "float8",
+            "mask_documents",
+            "threads",
+        ),
         "checkpoint_steps": training.checkpoint_steps,
         "data": {
             **_orders(order),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.training.tiny import tiny_request, write_request
-from training.errors import RequestError
+from training.errors import HardwareError, RequestError
 from training.request import Schedule, TrainRequest, load_request
 
 
@@ -28,6 +28,18 @@ def test_a_valid_request_is_read(data: Path, tmp_path: Path) -> None:
         ({"checkpoint_steps": [1, 3]}, "the last checkpoint step (3) must be total_steps (6)"),
         ({"checkpoint_steps": [3, 1, 6]}, "ascending and distinct"),
         ({"parallelism": {"tp": 4}}, "tp (4) must divide n_kv_heads (2)"),
+        ({"parallelism": {"tp": 3}}, "tp (3) must be 1, 2, 4 or 8"),
+        ({"parallelism": {"tp": 16}}, "needs the fast links inside a node"),
+        ({"parallelism": {"cp": 32}}, "sequence_length (32) must be a multiple of 2 * tp * cp (64)"),
+        ({"parallelism": {"pp": 2}, "local_batch_size": 1}, "must be at least pp (2) micro-batches of 1"),
+        (
+            {"parallelism": {"pp": 2}, "pipeline": {"schedule": "Interleaved1F1B"}},
+            "n_layers (2) / stages per rank (2 with Interleaved1F1B)",
+        ),
+        ({"parallelism": {"tp": 2}, "precision": "bfloat16"}, "torchtitan 0.2.2 would train in float32"),
+        ({"parallelism": {"cp": 2}, "mask_documents": True}, "the mask is not cut along the sequence"),
+        ({"float8": "rows"}, "float8: Input should be 'tensorwise', 'rowwise' or 'rowwise_with_gw_hp'"),
+        ({"execution": {"offload": True}}, "execution.offload: Extra inputs are not permitted"),
         ({"parallelism": {"pp": 3}}, "pp (3) cannot exceed n_layers (2)"),
         ({"parallelism": {"dp_replicate": 2, "tp": 2}}, "dp_replicate without dp_shard"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
@@ -69,11 +81,77 @@ def test_garbage_is_refused(tmp_path: Path, content: str, reason: str) -> None:
 
 def test_the_layout_is_not_part_of_the_identity(data: Path, tmp_path: Path) -> None:
     one = TrainRequest.model_validate(tiny_request(data, tmp_path / "a"))
-    two = TrainRequest.model_validate(tiny_request(data, tmp_path / "b", parallelism={"dp_shard": 2}, threads=2))
-    other = TrainRequest.model_validate(tiny_request(data, tmp_path / "a", seed=8))
+    execution = {"activation_checkpointing": "full", "compile": True}
+    layout = {"parallelism": {"dp_shard": 2}, "pipeline": {"microbatch_size": 2}, "execution": execution, "threads": 2}
+    two = TrainRequest.model_validate(tiny_request(data, tmp_path / "b", **layout))
     assert one.identity() == two.identity()
-    assert one.identity() != other.identity()
+    for change in ({"seed": 8}, {"precision": "bfloat16"}, {"precision": "bfloat16", "float8": "rowwise"}):
+        assert one.identity() != TrainRequest.model_validate(tiny_request(data, tmp_path / "a", **change)).identity()
     assert str(tmp_path) not in json.dumps(one.portable())
+
+
+def test_the_layout_reaches_torchtitan(data: Path, tmp_path: Path) -> None:
+    from training.job import job_config
+
+    request = tiny_request(
+        data,
+        tmp_path / "out",
+        parallelism={"dp_shard": 2, "dp_replicate": 2, "pp": 2, "cp": 2, "tp": 2},
+        pipeline={"microbatch_size": 2},
+        execution={"activation_checkpointing": "selective", "compile": True},
+        precision="bfloat16",
+        float8="tensorwise",
+        global_batch_size=16,
+        local_batch_size=4,
+    )
+    config = job_config(TrainRequest.model_validate(request))
+    layout = config.parallelism
+    assert (layout.data_parallel_shard_degree, layout.data_parallel_replicate_degree) == (2, 2)
+    assert (layout.pipeline_parallel_degree, layout.context_parallel_degree, layout.tensor_parallel_degree) == (2, 2, 2)
+    assert (layout.pipeline_parallel_schedule, layout.pipeline_parallel_microbatch_size) == ("1F1B", 2)
+    assert (config.activation_checkpoint.mode, config.compile.enable, config.compile.components) == (
+        "selective",
+        True,
+        ["model"],
+    )
+    assert config.training.mixed_precision_param == "bfloat16"
+    assert config.model.converters == ["quantize.linear.float8"]
+    assert config.quantize.linear.float8.recipe_name == "tensorwise"
+
+
+def test_what_the_machine_lacks_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from training import hardware
+
+    def asks(**changes: Any) -> None:
+        hardware.check_hardware(TrainRequest.model_validate(tiny_request(data, tmp_path / "out", **changes)))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(HardwareError, match=r"cp is 2, but this machine has no CUDA device.* Set cp = 1"):
+        asks(parallelism={"cp": 2})
+    monkeypatch.setattr(hardware, "find_spec", lambda name: None)
+    with pytest.raises(HardwareError, match="torchao, which converts the layers, is not installed"):
+        asks(float8="rowwise", precision="bfloat16")
+    monkeypatch.setattr(hardware, "find_spec", lambda name: name)
+    with pytest.raises(HardwareError, match=r"this machine has no CUDA device\. Leave float8 out"):
+        asks(float8="rowwise", precision="bfloat16")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(HardwareError, match="nor the C\\+\\+ compiler 'no-such-compiler'"):
+        asks(execution={"compile": True})
+    asks()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    with pytest.raises(HardwareError, match=r"a GPU of compute capability 8\.0"):
+        asks(float8="rowwise", precision="bfloat16")
+    asks(parallelism={"cp": 2}, execution={"compile": True})
+
+
+def test_names_of_wrapped_parameters_are_those_of_the_plain_model() -> None:
+    from training.model import plain_name
+
+    wrapped = "layers.1._checkpoint_wrapped_module._orig_mod.attention.wq.weight"
+    assert plain_name(wrapped) == "layers.1.attention.wq.weight"
 
 
 def test_warmup_stable_decay_is_what_the_optimiser_gets(data: Path, tmp_path: Path) -> None:

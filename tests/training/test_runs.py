@@ -120,6 +120,18 @@ def test_pipeline_stages_report_the_true_loss_and_gradient_norm(undisturbed: Pat
         assert line["gradient_norm"] == pytest.approx(single["gradient_norm"], abs=1e-4)
 
 
+def test_tensor_parallel_ranks_that_compute_twice_follow_one_process(
+    undisturbed: Path, data: Path, tmp_path: Path
+) -> None:
+    """TP with sequence parallel, and full activation checkpointing, from a checkpoint of one process that did neither."""
+    start = undisturbed / "checkpoints/step-00000003"
+    changes = {"parallelism": {"tp": 2}, "execution": {"activation_checkpointing": "full"}, "resume_from": str(start)}
+    train(tmp_path, tiny_request(data, tmp_path / "out", **changes))
+    for line, single in zip(exact(tmp_path / "out"), exact(undisturbed)[3:], strict=True):
+        assert line["loss"] == pytest.approx(single["loss"], rel=1e-5)
+        assert line["gradient_norm"] == pytest.approx(single["gradient_norm"], rel=1e-4)
+
+
 def test_a_nan_stops_the_run_and_leaves_the_last_checkpoint_whole(
     undisturbed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +251,8 @@ def test_a_refused_request_and_a_wrong_number_of_ranks_say_why(
 ) -> None:
     with pytest.raises(BuildError, match=r"RequestError: request .* breaks 1 rule"):
         train(tmp_path, tiny_request(data, tmp_path / "out", optimizer={}))
+    with pytest.raises(BuildError, match="HardwareError: float8 is 'rowwise'"):
+        train(tmp_path, tiny_request(data, tmp_path / "out", precision="bfloat16", float8="rowwise"))
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(RequestError, match="start this program with torchrun"):
         check_ranks(TrainRequest.model_validate(tiny_request(data, tmp_path / "out")))
