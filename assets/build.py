@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from assets.delta_table import Changes, Part, key_columns, read_batches, read_parts, table_parts, write_changes
+from assets.key_set import KeySet
 from assets.packs import PackedRows, joined, read_rows
 
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
@@ -86,10 +86,10 @@ class Segment:
     def rows(self, table: str, column: str, values: pa.Array, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows whose `column` is one of some values, a batch in memory at a time; `columns` must include it."""
         schema: pa.Schema | None = None
-        found = []
-        for batch in self.batches(table, columns, rows=65536) if len(values) else ():
+        found, wanted = [], KeySet(values)
+        for batch in self.batches(table, columns, rows=wanted.rows_per_batch(65536)) if len(values) else ():
             schema = batch.schema
-            rows = batch.filter(pc.is_in(batch.column(column), value_set=values))
+            rows = batch.filter(wanted.holds(batch.column(column)))
             if len(rows):
                 found.append(rows)
         if schema is not None:

@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from assets.key_set import KeySet
 from assets.tables import KEY_METADATA, write_table
 
 _PART = re.compile(r"(?P<table>.+?)(?P<removed>\.removed)?-(?P<number>\d{5,})\.parquet")
@@ -115,10 +116,11 @@ def read_batches(parts: Sequence[Part], columns: Sequence[str] | None = None, ro
     read = [*names, *(name for name in key if name not in names)]
     dead = _keys_removed_after(parts, key)
     for part in parts:
+        gone = KeySet(dead.pop(part.number))
         for batch in pq.ParquetFile(part.added).iter_batches(batch_size=rows, columns=read):
             table = pa.table(batch)
-            if len(dead[part.number]):
-                table = without(table, dead[part.number], key)
+            if len(gone):
+                table = table.filter(pc.invert(gone.holds(keys(table, key))))
             yield table.select(names)
 
 
@@ -136,11 +138,6 @@ def _keys_removed_after(parts: Sequence[Part], key: Sequence[str]) -> dict[int, 
 def without(table: pa.Table, dead: pa.Array, key: Sequence[str]) -> pa.Table:
     """The rows of a table whose key is not in `dead`."""
     return table.filter(pc.invert(pc.is_in(keys(table, key), value_set=dead)))
-
-
-def only(table: pa.Table, wanted: pa.Array, key: Sequence[str]) -> pa.Table:
-    """The rows of a table whose key is in `wanted`."""
-    return table.filter(pc.is_in(keys(table, key), value_set=wanted))
 
 
 def difference(before: pa.Table, after: pa.Table) -> Changes:

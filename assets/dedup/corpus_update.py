@@ -17,6 +17,7 @@ from assets.dedup.corpus import EXTRACTED_COLUMNS, FILTERED_COLUMNS, assemble
 from assets.dedup.live import LIVE_COLUMNS
 from assets.dedup.updates import LiveUpdate, live_update, page_keys, rows_by_crawl
 from assets.delta_table import Changes, difference
+from assets.key_set import KeySet
 from assets.schemas import CORPUS_DECISIONS, DOCUMENTS, FILTERED
 
 
@@ -73,12 +74,12 @@ def update_corpus(build: Build) -> CorpusUpdate | None:
 def _decisions_before(build: Build, live: LiveUpdate, decided: pa.ChunkedArray) -> pa.Table:
     """Earlier decisions of the documents concerned."""
     assert build.base is not None
-    changed = pc.unique(decided)
+    touched_pages, changed = KeySet(live.touched), KeySet(pc.unique(decided))
     found = [CORPUS_DECISIONS.empty_table()]
-    for batch in build.base.segment.batches("decisions", rows=65536):
-        touched = pc.is_in(page_keys(batch), value_set=live.touched)
+    for batch in build.base.segment.batches("decisions", rows=touched_pages.rows_per_batch(65536)):
+        touched = touched_pages.holds(page_keys(batch))
         # A document that is not live, on a page that nothing touched, keeps its fate whatever else happens.
-        elsewhere = pc.and_(batch.column("live"), pc.is_in(batch.column("doc_id"), value_set=changed))
+        elsewhere = pc.and_(batch.column("live"), changed.holds(batch.column("doc_id")))
         rows = batch.filter(pc.or_(touched, elsewhere))
         if len(rows):
             found.append(pa.Table.from_batches([rows]).cast(CORPUS_DECISIONS))

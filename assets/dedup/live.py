@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from assets.build import BuildError, Segment
 from assets.dedup.signatures import SignatureReader
+from assets.key_set import KeySet
 from assets.schemas import FILTERED, LIVE_PAGES
 from assets.sources.partition import parse_crawl
 from assets.tables import row_groups_holding
@@ -64,11 +65,11 @@ def signature_reader(segments: Sequence[Segment], documents: pa.Table) -> Signat
     def read(columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         for segment in segments:
             ordered = sorted(wanted.get(segment.partition or "", []))
-            ids = pa.array(ordered, type=pa.string())
+            ids = KeySet(pa.array(ordered, type=pa.string()))
             for part in segment.parts("signatures") if ordered else ():
                 file = pq.ParquetFile(part)
                 groups = row_groups_holding(file, "doc_id", ordered)
                 for batch in file.iter_batches(4096, groups, list(columns)) if groups else ():
-                    yield batch.filter(pc.is_in(batch.column("doc_id"), value_set=ids))
+                    yield batch.filter(ids.holds(batch.column("doc_id")))
 
     return read

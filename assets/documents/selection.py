@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.build import BuildError, Segment
+from assets.key_set import KeySet
 
 _COLUMNS = [
     "doc_id",
@@ -34,6 +35,7 @@ def select_captures(crawl: Segment, delta: Segment, scratch: Path, captures_per_
     """
     changes = delta.table("delta", ["url", "change", "doc_id"])
     wanted = changes.filter(pc.is_in(changes["change"], pa.array(["added", "changed"])))
+    wanted_urls = KeySet(wanted["url"])
     expected = dict(zip(wanted["url"].to_pylist(), wanted["doc_id"].to_pylist(), strict=True))
     path = scratch / "selected.parquet"
     tasks = 0
@@ -42,7 +44,7 @@ def select_captures(crawl: Segment, delta: Segment, scratch: Path, captures_per_
     try:
         for batch in crawl.batches("captures", [*_COLUMNS, "drop_reason"]):
             table = pa.Table.from_batches([batch])
-            alive = pc.and_(pc.is_null(table["drop_reason"]), pc.is_in(table["url"], wanted["url"].combine_chunks()))
+            alive = pc.and_(pc.is_null(table["drop_reason"]), wanted_urls.holds(table["url"]))
             table = table.filter(alive).select(_COLUMNS)
             for url, doc_id in zip(table["url"].to_pylist(), table["doc_id"].to_pylist(), strict=True):
                 if expected.pop(url) != doc_id:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.build import BuildError, Segment
+from assets.key_set import KeySet
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,14 @@ class TokenReader:
     """Tokens by doc_id, for a known set of documents: the index in memory is bounded by that set."""
 
     def __init__(self, shards: Segment, doc_ids: Collection[str], dtype: np.dtype) -> None:
-        wanted = pa.array(sorted(set(doc_ids)), pa.string())
+        wanted = sorted(set(doc_ids))
+        wanted_ids = KeySet(pa.array(wanted, pa.string()))
         self._shards = shards
         self._places: dict[str, _Place] = {}
         for batch in shards.batches("index"):
-            for row in batch.filter(pc.is_in(batch.column("doc_id"), value_set=wanted)).to_pylist():
+            for row in batch.filter(wanted_ids.holds(batch.column("doc_id"))).to_pylist():
                 self._places[row["doc_id"]] = _Place(row["shard"], row["offset"], row["tokens"], row["token_sha256"])
-        lost = [doc_id for doc_id in wanted.to_pylist() if doc_id not in self._places]
+        lost = [doc_id for doc_id in wanted if doc_id not in self._places]
         if lost:
             raise BuildError(
                 f"token_shards has no tokens for {len(lost)} of {len(wanted)} planned documents, first {lost[0]}: "

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from assets import plots, schemas
 from assets.build import Build, Sample, StageReport
+from assets.key_set import KeySet
 from assets.mixture import mixture, order
 from assets.mixture.measures import STRETCHES, OrderMeasure, mixture_stats
 from assets.mixture.phases import FINGERPRINT
@@ -134,10 +135,10 @@ def _write_order(
 
 
 def _first_sequences(build: Build, pieces: list[dict[str, object]]) -> Sample:
-    wanted = pa.array(sorted({str(piece["doc_id"]) for piece in pieces}), pa.string())
+    wanted = KeySet(pa.array(sorted({str(piece["doc_id"]) for piece in pieces}), pa.string()))
     urls: dict[str, str] = {}
     for batch in build.one("corpus").batches("documents", ["doc_id", "url"]):
-        for row in batch.filter(pc.is_in(batch.column("doc_id"), value_set=wanted)).to_pylist():
+        for row in batch.filter(wanted.holds(batch.column("doc_id"))).to_pylist():
             urls[row["doc_id"]] = row["url"]
     columns = ("sequence", "piece", "channel", "start", "length", "repeat", "doc_id")
     rows = tuple((*(piece[c] for c in columns), urls.get(str(piece["doc_id"]), "")) for piece in pieces[:40])

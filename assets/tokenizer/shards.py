@@ -130,8 +130,8 @@ def decode_some(
     """Documents read back from the shards as text: the first of the index, which are a random choice."""
     dtype = token_dtype(tokenizer.get_vocab_size())
     rows = []
-    for batch in shards.batches("index", rows=documents):
-        for row in batch.to_pylist()[: documents - len(rows)]:
+    for batch in shards.batches("index"):
+        for row in batch.slice(0, documents - len(rows)).to_pylist():
             text = tokenizer.decode(read_tokens(shards, row, dtype).tolist(), skip_special_tokens=False)
             rows.append((row["doc_id"], languages.get(row["doc_id"], ""), row["tokens"], text[:characters], text[-40:]))
         if len(rows) == documents:

@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.build import BuildError, Segment
+from assets.key_set import KeySet
 from assets.tables import row_groups_holding
 
 ROWS_PER_READ = 256
@@ -38,9 +38,9 @@ def read_texts(segments: Sequence[Segment], wanted: Mapping[str, set[str]]) -> I
             )
         found = 0
         ordered = sorted(doc_ids)
-        wanted_ids = pa.array(ordered, type=pa.string())
+        wanted_ids = KeySet(pa.array(ordered, type=pa.string()))
         for batch in _batches_holding(by_crawl[crawl], ordered):
-            rows = batch.filter(pc.is_in(batch.column("doc_id"), value_set=wanted_ids))
+            rows = batch.filter(wanted_ids.holds(batch.column("doc_id")))
             for doc_id, text in zip(*(column.to_pylist() for column in rows.columns), strict=True):
                 found += 1
                 yield crawl, doc_id, text or ""

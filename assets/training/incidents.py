@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
 from assets.build import Segment
+from assets.key_set import KeySet
 
 SIGMA_PER_MAD = 1.4826
 
@@ -196,9 +197,9 @@ def documents_of_steps(order: Segment, windows: Sequence[tuple[int, int]], globa
 
 def urls_of(corpus: Segment, doc_ids: set[str]) -> dict[str, str]:
     """URL of each document that the corpus still has."""
-    wanted = pa.array(sorted(doc_ids), pa.string())
+    wanted = KeySet(pa.array(sorted(doc_ids), pa.string()))
     urls: dict[str, str] = {}
     for batch in corpus.batches("documents", ["doc_id", "url"]) if doc_ids else ():
-        mine = batch.filter(pc.is_in(batch.column("doc_id"), value_set=wanted))
+        mine = batch.filter(wanted.holds(batch.column("doc_id")))
         urls.update(zip(mine.column("doc_id").to_pylist(), mine.column("url").to_pylist(), strict=True))
     return urls
