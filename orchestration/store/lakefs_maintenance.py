@@ -7,6 +7,7 @@ a tag, a `keep` ref or a young commit reaches stays.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 import time
@@ -25,6 +26,7 @@ from orchestration.store.lakefs_trees import LakefsTrees
 from orchestration.store.s3_objects import Problem, S3Objects
 
 DAY_S = 86_400.0
+EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def _reached(trees: LakefsTrees, commits: Iterable[CommitInfo], roots: Iterable[str]) -> Iterator[ObjectInfo]:
@@ -57,7 +59,7 @@ def collect_garbage(
         taken_down = objects.purged()
         report = GarbageReport()
         for sha256, stored in objects.stored():
-            if sha256 == trees.empty() and sha256 not in needed:
+            if sha256 == EMPTY and sha256 not in needed:
                 continue  # what the head files point at; no file of a commit
             purged = sha256 in taken_down
             if not purged and (sha256 in needed or stored.age_s < s3_objects.GRACE_S):

@@ -37,6 +37,10 @@ def test_one_gc_at_a_time_and_a_dead_one_is_forgotten(store: LakefsStore, monkey
     assert store.objects.bucket.read_mark("sweep.json") is None
 
 
+def test_the_first_thing_a_process_does_may_be_a_gc(store: LakefsStore, tmp_path: Path) -> None:
+    assert servers.lakefs_store(tmp_path).gc().deleted_objects == 0  # it knows nothing of what `store` has read
+
+
 def test_a_commit_waits_for_a_gc_under_way(store: LakefsStore) -> None:
     store.objects.begin_sweep()
     writer = threading.Thread(target=lambda: store.commit("main", {"b": b"2"}, message="waits"))
