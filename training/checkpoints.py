@@ -1,91 +1,63 @@
-"""Checkpoints at listed steps, each complete or not there.
+"""Saves and restores the state of a run; training goes on while a checkpoint is written.
 
-    checkpoints/step-00000100/
-        dcp/            torchtitan's distributed checkpoint: weights, optimiser, schedule, position in the order
-        hf/             config.json, model.safetensors
-        complete.json   written last: what was saved, from what, in which environment
+A save holds the step only while the state is copied in memory. One thread then writes the distributed
+checkpoint (all ranks, over a process group of their own), takes the SHA-256 of each file, exports the
+Hugging Face model and writes the marker; until that, the checkpoint does not exist. One save at a time:
+the next one, and the end of training, wait for it.
 
-A folder without `complete.json` is the rest of an interrupted save: never loaded, removed at the
-next start. Saving is synchronous: at our sizes it costs half a second, and an asynchronous save that
-is interrupted has already let training go on past it.
+    save()   copy -> [thread] dcp/ -> sums -> hf/ -> complete.json
+    load()   newest whole checkpoint; one whose files are not those that were saved is set aside
+
+The folders are described in checkpoint_files.py.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
-import os
+import logging
 import platform
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from torchtitan.components.checkpoint import AsyncMode, CheckpointManager
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
+from torch.distributed.checkpoint.state_dict_saver import async_save
+from torchtitan.components.checkpoint import CheckpointManager
 
-from training.errors import ResumeMismatchError
+from training.checkpoint_files import (
+    KEPT_ROLLING,
+    MARKER,
+    FileSums,
+    complete_checkpoints,
+    damage_of,
+    drop_old_rolling,
+    file_sums,
+    first_damage,
+    fsync,
+    read_marker,
+    remove_checkpoint,
+    remove_incomplete,
+    resumable_checkpoints,
+    rolling_folder,
+    set_aside,
+    step_folder,
+    step_of,
+    write_durably,
+)
+from training.errors import CheckpointDamagedError, CheckpointSaveError, ResumeMismatchError
 from training.hf_export import export_hf
 from training.request import TrainRequest
+from training.resume_rules import check_resumable
 
-MARKER = "complete.json"
-
-
-def step_folder(output: Path, step: int) -> Path:
-    """Folder of one step; zero-padded so that names sort as steps do."""
-    return output / "checkpoints" / f"step-{step:08d}"
-
-
-def complete_checkpoints(output: Path) -> list[Path]:
-    """Complete checkpoint folders, oldest first."""
-    return sorted(marker.parent for marker in output.glob(f"checkpoints/step-*/{MARKER}"))
-
-
-def read_marker(folder: Path) -> dict[str, Any]:
-    """What a complete checkpoint says of itself."""
-    return json.loads((folder / MARKER).read_text("utf-8"))
-
-
-DECAY_DECIDES = (
-    "schedule.total_steps",
-    "schedule.decay_steps",
-    "schedule.min_lr_ratio",
-    "data.decay_order_fingerprint",
-)
-"""Fields of a run's identity that decide nothing until the decay phase begins."""
-
-
-def check_resumable(folder: Path, request: TrainRequest) -> None:
-    """Raises ResumeMismatchError naming each field in which the checkpoint's run differs from the request.
-
-    A checkpoint of the stable phase may be continued by any decay, and by another run if the request names it
-    in `resume_from`: so several decays branch off one stable phase. One of the decay phase by its own alone.
-    """
-    marker = read_marker(folder)
-    saved, wanted = _flat(marker["identity"]), _flat(request.identity())
-    decay_after = min(saved["schedule.total_steps"] - saved["schedule.decay_steps"], request.schedule.stable_until)
-    free: set[str] = set()
-    if marker["step"] <= decay_after:
-        free.update(DECAY_DECIDES, ("run",) if folder == request.resume_from else ())
-    different = [
-        f"{k}: {saved.get(k)!r} -> {wanted.get(k)!r}"
-        for k in sorted((saved | wanted).keys() - free)
-        if saved.get(k) != wanted.get(k)
-    ]
-    if different:
-        begun = "" if free else f" (its decay phase, or that of the request, begins after step {decay_after})"
-        raise ResumeMismatchError(
-            f"checkpoint {folder.name} of run {saved['run']}{begun} cannot be continued with this request, which "
-            f"differs in {'; '.join(different)}. Start with an empty output folder, or restore the values of the checkpoint"
-        )
-
-
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
+log = logging.getLogger(__name__)
 
 
 class ListedCheckpoints(CheckpointManager):
@@ -98,51 +70,146 @@ class ListedCheckpoints(CheckpointManager):
         self._request = request
         self._job_config = job_config
         self._describe = describe
+        # Kept for the whole run: its buffers are allocated once.
+        self._stager = DefaultStager(StagingOptions(torch.cuda.is_available(), False, False, False))
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self.save_stall_s = 0.0
+        """How long the last save held the step."""
 
     def load(self, step: int = -1) -> bool:
-        """Continue from the last complete checkpoint of the output folder, else from `resume_from`, else start anew."""
+        """Continue from the newest whole checkpoint of the run, else from `resume_from`, else start anew."""
+        folder, aside = self._own_checkpoint()
+        if folder is None and self._request.resume_from is not None:
+            folder = self._checked_resume_from(self._request.resume_from)
+        if folder is not None:
+            check_resumable(folder, self._request)
+            states = self._states_to_load(model_only=False)
+            self.dcp_load(states, checkpoint_id=str(folder / "dcp"), from_hf=False, from_quantized=False)
         if dist.get_rank() == 0:
-            self._remove_incomplete()
-        dist.barrier()
-        found = complete_checkpoints(self._request.output)
-        folder = found[-1] if found else self._request.resume_from
-        if folder is None:
-            return False
+            self._record_attempt(folder, aside)
+        return folder is not None
+
+    def _own_checkpoint(self) -> tuple[Path | None, list[dict[str, Any]]]:
+        """The newest whole checkpoint of this run, and what was set aside to get to it."""
+        request, first = self._request, True
+        aside: list[dict[str, Any]] = []
+        while True:
+            folder: Path | None = None
+            if dist.get_rank() == 0:
+                if first:
+                    remove_incomplete(request.output)
+                begun_at = request.resume_from
+                start = step_of(begun_at) if begun_at is not None and begun_at.name.startswith("step-") else 0
+                folder = next(iter(resumable_checkpoints(request.output, request.checkpoint_steps, start)), None)
+                first = False
+            folder = self._told_by_rank_0(folder)
+            if folder is None:
+                return None, aside
+            reason = self._damage(folder)
+            if reason is None:
+                return folder, aside
+            if dist.get_rank() == 0:
+                moved = set_aside(folder, request.output, reason)
+                log.error("checkpoint %s is damaged: %s. It is set aside as %s", folder.name, reason, moved)
+                aside.append(
+                    {"checkpoint": folder.name, "reason": reason, "moved_to": f"{moved.parent.name}/{moved.name}"}
+                )
+
+    def _checked_resume_from(self, folder: Path) -> Path:
         if not (folder / MARKER).is_file():
             raise ResumeMismatchError(f"resume_from {folder} is not a complete checkpoint: it has no {MARKER}")
-        check_resumable(folder, self._request)
-        states = self._states_to_load(model_only=False)
-        self.dcp_load(states, checkpoint_id=str(folder / "dcp"), from_hf=False, from_quantized=False)
-        return True
+        if reason := self._damage(folder):
+            raise CheckpointDamagedError(
+                f"resume_from {folder} is damaged: {reason}. Name another checkpoint, or restore this one from its store"
+            )
+        return folder
 
-    def _remove_incomplete(self) -> None:
-        whole = set(complete_checkpoints(self._request.output))
-        for folder in (self._request.output / "checkpoints").glob("step-*"):
-            if folder not in whole:
-                shutil.rmtree(folder)
+    def _told_by_rank_0(self, value: Any) -> Any:
+        told = [value]
+        dist.broadcast_object_list(told, src=0, group=self.pg)
+        return told[0]
+
+    def _damage(self, folder: Path) -> str | None:
+        """Every rank reads its share of the files; all learn what any of them found."""
+        found: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(found, damage_of(folder, dist.get_rank(), dist.get_world_size()), group=self.pg)
+        return first_damage(found)
+
+    def _record_attempt(self, folder: Path | None, aside: list[dict[str, Any]]) -> None:
+        line = {
+            "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "resumed_from": folder.name if folder else None,
+            "step": read_marker(folder)["step"] if folder else 0,
+            "set_aside": aside,
+        }
+        path = self._request.output / "attempts.jsonl"
+        before = path.read_text("utf-8") if path.is_file() else ""
+        write_durably(path, f"{before}{json.dumps(line)}\n")  # never into the old file: it may be linked into a store
 
     def save(self, curr_step: int, last_step: bool = False) -> None:
-        """Save if this step is listed; returns when the checkpoint is complete on every rank."""
-        if curr_step not in self._request.checkpoint_steps:
+        """Begin to save if this step is wanted. Raises CheckpointSaveError if the save before it failed."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+        request = self._request
+        listed = curr_step in request.checkpoint_steps
+        if not listed and not (request.rolling_every_steps and curr_step % request.rolling_every_steps == 0):
             return
-        folder = step_folder(self._request.output, curr_step)
+        begin = time.perf_counter()
+        self.wait()
+        folder = (step_folder if listed else rolling_folder)(request.output, curr_step)
+        if dist.get_rank() == 0 and folder.exists():
+            remove_checkpoint(folder)  # of steps that are trained again
+        description = self._describe()
         with torch.no_grad():
-            self.dcp_save(self._flattened_model_states_sd(), str(folder / "dcp"), AsyncMode.DISABLED)
-        if dist.get_rank() == 0:
-            weights_sha256 = export_hf(
-                folder / "dcp", folder / "hf", self._request.model, self._request.end_of_document_id
+            written = async_save(
+                self._flattened_model_states_sd(),
+                checkpoint_id=str(folder / "dcp"),
+                process_group=self.pg,
+                async_stager=self._stager,
             )
-            self._write_marker(folder, curr_step, weights_sha256)
-        dist.barrier()
+        self._pending = self._thread.submit(self._complete, cast(Future[Any], written), folder, curr_step, description)
+        self.save_stall_s = time.perf_counter() - begin
 
-    def _write_marker(self, folder: Path, step: int, weights_sha256: str) -> None:
+    def wait(self) -> None:
+        """Return when nothing is being saved any more. Raises CheckpointSaveError if that failed."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def _complete(self, written: Future[Any], folder: Path, step: int, description: dict[str, Any]) -> None:
+        """In the thread: what is left to do when the ranks have written their parts."""
+        try:
+            written.result()
+            sums = self._sums(folder)
+            if dist.get_rank() == 0:
+                self._publish(folder, step, description, sums)
+        except BaseException as error:  # as DCP's own is
+            free = shutil.disk_usage(self._request.output).free
+            if dist.get_rank() == 0:
+                remove_checkpoint(folder)  # gives its space back, if that was what failed
+            whole = complete_checkpoints(self._request.output)
+            raise CheckpointSaveError(
+                f"the checkpoint of step {step} could not be saved: {_cause(error)}; {free / 2**20:,.1f} MiB of its disk "
+                f"were free. {f'The last whole one is {whole[-1].name}' if whole else 'There is no earlier one'}: make room or "
+                f"mend the disk of {self._request.output.name}/ and run again, it resumes there"
+            ) from error
+
+    def _sums(self, folder: Path) -> FileSums:
+        """Of all ranks' files; complete on rank 0."""
+        rank = dist.get_rank()
+        mine = [*folder.glob(f"dcp/__{rank}_*"), *([folder / "dcp/.metadata"] if rank == 0 else [])]
+        gathered: list[FileSums] | None = [{}] * dist.get_world_size() if rank == 0 else None
+        dist.gather_object(file_sums(folder, mine), gathered, dst=0, group=self.pg)
+        return {name: entry for sums in gathered or () for name, entry in sums.items()}
+
+    def _publish(self, folder: Path, step: int, description: dict[str, Any], sums: FileSums) -> None:
         request = self._request
         content = {
             "step": step,
             "sequences_seen": step * request.global_batch_size,
             "tokens_seen": request.tokens_seen(step),
-            "weights_sha256": weights_sha256,
-            **self._describe(),
+            **description,
             "order_fingerprint": request.data.order_fingerprint,
             "decay_order_fingerprint": request.decay_order_fingerprint,
             "tokenizer_version": request.tokenizer_version,
@@ -151,14 +218,37 @@ class ListedCheckpoints(CheckpointManager):
             "job_config": self._job_config,
             "environment": environment(),
         }
+        if step in request.checkpoint_steps:
+            hf = folder / "hf"
+            content["weights_sha256"] = export_hf(folder / "dcp", hf, request.model, request.end_of_document_id)
+            sums |= file_sums(folder, sorted(hf.iterdir()))
+        content["files"] = sums
         metrics = request.output / "metrics.jsonl"
         if metrics.is_file():
-            _fsync(metrics)  # a checkpoint must not survive a power cut that its metrics do not
-        temporary = folder / f"{MARKER}.tmp"
-        temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
-        _fsync(temporary)
-        temporary.replace(folder / MARKER)
-        _fsync(folder)
+            fsync(metrics)  # a checkpoint must not survive a power cut that its metrics do not
+        write_durably(folder / MARKER, json.dumps(content, indent=2, sort_keys=True) + "\n")
+        drop_old_rolling(request.output, 0 if step == request.schedule.total_steps else KEPT_ROLLING)
+
+    def close(self) -> None:
+        """Wait for a save under way, also when training ended badly: what it writes belongs to an earlier step."""
+        if not hasattr(self, "_thread"):
+            return  # __del__ of one that could not be made
+        self._thread.shutdown(wait=True)
+        if self._pending is not None and (error := self._pending.exception()):
+            log.error("%s", error)
+        self._stager.close()
+        super().close()
+
+
+def _cause(error: BaseException) -> str:
+    """The system's own message: DCP wraps what each rank ran into, and torch.save what the disk said."""
+    if isinstance(error, CheckpointException):
+        rank, (first, _) = next(iter(error.failures.items()))
+        return f"rank {rank}: {_cause(first)}"
+    under: BaseException | None = error
+    while under is not None and not isinstance(under, OSError):
+        under = under.__cause__ or under.__context__
+    return f"{type(under or error).__name__}: {under or error}"
 
 
 def environment() -> dict[str, Any]:
@@ -171,11 +261,3 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "libraries": {name: version(name) for name in ("torch", "torchtitan", "numpy", "pyarrow", "safetensors")},
     }
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,6 +6,9 @@ from __future__ import annotations
 class TrainingError(Exception):
     """The run cannot start or go on."""
 
+    worth_a_restart = False
+    """Whether the same request may succeed from the last checkpoint, with nothing changed by a person."""
+
 
 class RequestError(TrainingError):
     """The request file is missing, is not JSON, or breaks a rule."""
@@ -29,3 +32,21 @@ class ResumeMismatchError(TrainingError):
 
 class NonFiniteLossError(TrainingError):
     """The loss or the gradient became NaN or infinite. The last checkpoint is whole."""
+
+
+class CheckpointSaveError(TrainingError):
+    """A checkpoint could not be written. The ones before it are whole."""
+
+
+class CheckpointDamagedError(TrainingError):
+    """The checkpoint that a run was told to start from is not what was saved."""
+
+
+class OutputInUseError(TrainingError):
+    """Another run writes into the same output folder."""
+
+
+class StepTimeoutError(TrainingError):
+    """A rank waited too long for another one."""
+
+    worth_a_restart = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
 from training.request import TrainRequest
 
 FLAVOUR = "requested"
+FIRST_STEP_TIMEOUT_S = 600
 
 
 def job_config(request: TrainRequest) -> JobConfig:
@@ -42,8 +44,9 @@ def job_config(request: TrainRequest) -> JobConfig:
         config.quantize.linear.float8.filter_fqns = ["output"]
     config.debug.seed = request.seed
     config.comm.trace_buf_size = 0  # no flight recorder files
-    # One collective may wait for rank 0 to export a checkpoint.
-    config.comm.init_timeout_seconds = 1800
+    # The first step includes what the ranks do at different speeds: building, compiling, loading a checkpoint.
+    config.comm.init_timeout_seconds = math.ceil(max(request.step_timeout_s, FIRST_STEP_TIMEOUT_S))
+    config.comm.train_timeout_seconds = math.ceil(request.step_timeout_s)
     return config
 
 

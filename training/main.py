@@ -18,9 +18,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.errors import RequestError, TrainingError
+from training.errors import RequestError, StepTimeoutError, TrainingError
+from training.output_lock import held_by
 from training.process import die_with_parent
 from training.request import TrainRequest, load_request
+
+TIMED_OUT = "Timed out waiting"
+"""What gloo says of a collective that another rank did not come to."""
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -35,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         request = load_request(path)
         check_ranks(request)
         prepare(request, path.parent / "logs")
-        with reporter() as report:
+        alone = held_by(request.output, request.run) if os.environ["RANK"] == "0" else contextlib.nullcontext()
+        with alone, reporter() as report:
             run(request, report)
     except Exception as error:
         write_error(path.parent / "error.json", error)
@@ -93,13 +98,25 @@ def run(request: TrainRequest, report: Report) -> None:
     import torch.distributed as dist
 
     from training.hardware import check_hardware
-    from training.trainer import OrderedTrainer
+    from training.lean_imports import lean_imports
+
+    with lean_imports():
+        from training.trainer import OrderedTrainer
 
     check_hardware(request)
     trainer: OrderedTrainer | None = None
     try:
         trainer = OrderedTrainer(request, report)
         trainer.train()
+    except RuntimeError as error:
+        if TIMED_OUT in str(error):
+            step = trainer.step if trainer is not None else 0
+            raise StepTimeoutError(
+                f"rank {os.environ['RANK']} waited for another rank at step {step} until the timeout: that one hangs, is "
+                f"stopped, or is slower than step_timeout_s ({request.step_timeout_s:g}) allows ({error}). The last checkpoint "
+                "is whole: the run can go on from it"
+            ) from error
+        raise
     finally:
         if trainer is not None:
             trainer.close()
@@ -111,6 +128,7 @@ def write_error(path: Path, error: Exception) -> None:
     content = {
         "type": type(error).__name__,
         "expected": isinstance(error, TrainingError),
+        "worth_a_restart": not isinstance(error, TrainingError) or error.worth_a_restart,
         "message": str(error),
         "rank": int(os.environ.get("RANK", 0)),
         "traceback": traceback.format_exc()[-4000:],

@@ -181,6 +181,8 @@ class TrainRequest(_Strict):
     mask_documents: bool = False
     """Attention stays inside each document of a packed sequence."""
     checkpoint_steps: tuple[PositiveInt, ...] = Field(min_length=1)
+    rolling_every_steps: PositiveInt | None = None
+    """Saved besides, only to resume from: the newest two are kept, beside the output."""
     data: Data
     tokenizer_version: str = Field(min_length=1)
     end_of_document_id: int | None = Field(default=None, ge=0)
@@ -190,6 +192,8 @@ class TrainRequest(_Strict):
     """A complete checkpoint folder elsewhere, of the same run or of the stable phase of one that differs in its decay
     alone; used when `output` holds none."""
     threads: PositiveInt = 1  # CPU threads of each rank
+    step_timeout_s: PositiveFloat = 600.0
+    """A collective that waits longer for a rank ends the run; so does its launcher when no step was recorded for twice as long."""
     report_every_steps: PositiveInt = 10  # messages to the launcher; metrics.jsonl has every step
 
     @model_validator(mode="after")
@@ -302,9 +306,11 @@ class TrainRequest(_Strict):
             "execution",
             "local_batch_size",
             "checkpoint_steps",
+            "rolling_every_steps",
             "output",
             "resume_from",
             "threads",
+            "step_timeout_s",
             "report_every_steps",
         )
         for name in free:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, cast
 
 import torch
@@ -10,6 +12,7 @@ import torch.distributed as dist
 from torchtitan.components.tokenizer import BaseTokenizer
 from torchtitan.config import JobConfig
 from torchtitan.distributed.context_parallel import cp_shard
+from torchtitan.distributed.utils import set_pg_timeouts
 from torchtitan.train import Trainer
 
 from training.checkpoints import ListedCheckpoints
@@ -27,6 +30,7 @@ class OrderedTrainer(Trainer):
     """Trains one request; `report` receives the metrics of a step now and then, on rank 0."""
 
     metrics_processor: StepMonitor
+    checkpointer: ListedCheckpoints
 
     def __init__(self, request: TrainRequest, report: Callable[[dict[str, Any]], None]) -> None:
         self.request = request
@@ -49,6 +53,7 @@ class OrderedTrainer(Trainer):
     def _listed_checkpoints(self, config: JobConfig) -> ListedCheckpoints:
         """Replaces torchtitan's manager, which saves at intervals and which Trainer builds disabled."""
         config.checkpoint.enable = True
+        config.checkpoint.async_mode = "async"  # gives the writers a process group of their own
         config.checkpoint.keep_latest_k = 0
         saved_config = config.to_dict()
         saved_config["job"]["dump_folder"] = ""  # a path of this machine
@@ -80,12 +85,18 @@ class OrderedTrainer(Trainer):
             truncate_metrics(self.request.output / "metrics.jsonl", self.step)
         assert isinstance(self.dataloader, OrderLoader)
         batches = self.batch_generator(self.dataloader)
+        first = self.step + 1
         while self.should_continue_training():
             self.step += 1
             self.gc_handler.run(self.step)
             self.metrics_processor.start_step()
+            seed_step(self.request.seed, self.step)
             self.train_step(batches)
             self.checkpointer.save(self.step)
+            if self.step == first:
+                timeout = timedelta(seconds=self.job_config.comm.train_timeout_seconds)
+                set_pg_timeouts(timeout, self.parallel_dims)
+        self.checkpointer.wait()
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor
@@ -117,3 +128,12 @@ class OrderedTrainer(Trainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue after the saved step."""
         self.step = state_dict["step"]
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Random numbers are a function of the step: there is no generator state to save, and none that a new layout lacks.
+
+    The same on every rank, as tensor-parallel ranks need it; torchtitan's Llama draws none.
+    """
+    digest = hashlib.sha256(f"{seed}\0{step}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)

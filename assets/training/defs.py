@@ -22,7 +22,14 @@ from assets.training.request import (
     vocabulary_size,
     write_request,
 )
-from assets.training.results import VOLATILE_FILES, channel_curves, checkpoint_rows, metric_rows, statistics
+from assets.training.results import (
+    VOLATILE_FILES,
+    attempts_of,
+    channel_curves,
+    checkpoint_rows,
+    metric_rows,
+    statistics,
+)
 
 RECIPES: dict[str, type[BaseModel]] = {
     "model": ModelRecipe,
@@ -87,11 +94,14 @@ def base_checkpoints(build: Build) -> StageReport:
         # A file of an earlier attempt may be linked into the store already: replace it, never write into it.
         (build.output / f"{name}.parquet").unlink(missing_ok=True)
         write_table(build.output, name, rows, schema)
-    return _training_report(request, metrics, checkpoints)
+    return _training_report(request, metrics, checkpoints, attempts_of(build.output))
 
 
 def _training_report(
-    request: dict[str, Any], metrics: list[dict[str, Any]], checkpoints: list[dict[str, Any]]
+    request: dict[str, Any],
+    metrics: list[dict[str, Any]],
+    checkpoints: list[dict[str, Any]],
+    attempts: list[dict[str, Any]],
 ) -> StageReport:
     from assets.plots import lines
 
@@ -101,8 +111,16 @@ def _training_report(
     return StageReport(
         tokens_in=stats["tokens_seen"],
         tokens_out=stats["tokens_seen"],
-        stats=stats | {"parameters": checkpoints[-1]["parameters"]},
-        samples=[Sample("Checkpoints", columns, tuple(tuple(row[name] for name in columns) for row in checkpoints))],
+        stats=stats
+        | {
+            "parameters": checkpoints[-1]["parameters"],
+            "attempts": len(attempts),
+            "damaged_checkpoints": sum(len(attempt["set_aside"]) for attempt in attempts),
+        },
+        samples=[
+            Sample("Checkpoints", columns, tuple(tuple(row[name] for name in columns) for row in checkpoints)),
+            Sample("Attempts", ("at", "resumed_from", "set_aside"), tuple(_attempt(attempt) for attempt in attempts)),
+        ],
         plots={
             "Loss per channel": lines("step", "loss (nats per token)", channel_curves(metrics)),
             "Learning rate and gradient norm": lines(
@@ -116,6 +134,11 @@ def _training_report(
         },
         volatile_files=VOLATILE_FILES,
     )
+
+
+def _attempt(attempt: dict[str, Any]) -> tuple[str, str, str]:
+    aside = "; ".join(f"{found['checkpoint']}: {found['reason']}" for found in attempt["set_aside"])
+    return attempt["at"], attempt["resumed_from"] or "the start", aside or "nothing"
 
 
 def _scaled(values: list[float]) -> list[float]:

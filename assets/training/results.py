@@ -13,8 +13,13 @@ from typing import Any
 
 from assets.build import BuildError
 
-VOLATILE_FILES = ("checkpoints/*/dcp/*", "checkpoints/*/complete.json", "metrics.jsonl")
+VOLATILE_FILES = ("checkpoints/*/dcp/*", "checkpoints/*/complete.json", "metrics.jsonl", "attempts.jsonl")
 """Bytes that name files by rank or describe the machine. The data are the two tables and the exports."""
+
+
+def attempts_of(output: Path) -> list[dict[str, Any]]:
+    """One entry per start of the training program: where it went on, and the damaged checkpoints that it set aside."""
+    return [json.loads(line) for line in (output / "attempts.jsonl").read_text("utf-8").splitlines()]
 
 
 def metric_rows(output: Path, steps: int) -> list[dict[str, Any]]:

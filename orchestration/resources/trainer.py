@@ -32,6 +32,11 @@ PROGRAM = "training.main"
 POLL_S = 0.25
 STOP_GRACE_S = 10.0
 """How long torchrun may take to stop its ranks before it is killed."""
+DEFAULT_STEP_TIMEOUT_S = 600.0
+"""As in training/request.py."""
+FIRST_STEP_S = 1200.0
+"""How long a run may take to its first step, whatever its steps may take: imports, reading a checkpoint, compiling."""
+HANG_GRACE_S = 60.0
 TAIL_CHARACTERS = 3000
 FIXED_THREADS = {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
 """Libraries must not choose their number of threads: it decides in which order sums are taken."""
@@ -105,12 +110,15 @@ def launch(
     error_path.unlink(missing_ok=True)
     log_path = workdir / "torchrun.log"
     metrics = MetricsTail(Path(request["output"]) / "metrics.jsonl")
+    watchdog = Watchdog(request.get("step_timeout_s", DEFAULT_STEP_TIMEOUT_S))
     with started(request_path, request, log_path, environment or {}) as process:
         while process.poll() is None:
             time.sleep(POLL_S)
             for line in metrics.read():
+                watchdog.saw(line["step"])
                 note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s"
                 progress.update(line["step"], request["schedule"]["total_steps"], note)
+            watchdog.check()
             on_poll()
         if process.returncode != 0:
             raise BuildError(describe_failure(process.returncode, error_path, log_path))
@@ -187,6 +195,30 @@ def _killed(status: int, output: str) -> str | None:
 
 def _signal(number: int) -> str:
     return f"signal {number} ({signal.Signals(number).name})"
+
+
+class Watchdog:
+    """Notices a run that hangs where no rank waits for another: there no collective's timeout ends it."""
+
+    def __init__(self, step_timeout_s: float) -> None:
+        # Where ranks do wait for one another, their own error is the better one: it comes first.
+        self._limit_s = 2 * step_timeout_s + HANG_GRACE_S
+        self._step = 0
+        self._since = time.monotonic()
+        self._patience_s = max(self._limit_s, FIRST_STEP_S)
+
+    def saw(self, step: int) -> None:
+        """A step was recorded."""
+        self._step, self._since, self._patience_s = step, time.monotonic(), self._limit_s
+
+    def check(self) -> None:
+        """Raises BuildError when the last step is too long ago."""
+        waited = time.monotonic() - self._since
+        if waited > self._patience_s:
+            raise BuildError(
+                f"training recorded no step for {waited:.0f} s, the last one was {self._step}: it hangs, and was ended. Run again: "
+                "it resumes from the last complete checkpoint; if steps are that slow, raise step_timeout_s"
+            )
 
 
 class MetricsTail:

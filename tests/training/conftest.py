@@ -25,3 +25,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.write_order(folder, lengths[::-1], sequences=12, first=16, name="decay")
     tiny.write_order(folder, lengths[20:], sequences=20, first=16, name="other-decay")
     return folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Output of the tiny request trained in one go."""
+    from tests.training.running import train
+
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train(folder, tiny.tiny_request(data, folder / "out"))
+    return folder / "out"

@@ -1,6 +1,7 @@
 """The training program, stopped hard after a given step: `... --request request.json`, step in STOP_AFTER_STEP.
 
-STOP_HOW: kill = SIGKILL of this rank, as the kernel would; nan = the loss becomes NaN; hang = wait for ever.
+STOP_HOW: kill = SIGKILL of this rank, as the kernel would; nan = the loss becomes NaN; hang = wait for ever;
+hang-last = only the last rank does.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ def stopping_log(self: StepMonitor, step: int, *metrics: Any, **named: Any) -> N
     log(self, step, *metrics, **named)
     if stop and os.environ["STOP_HOW"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    if stop and os.environ["STOP_HOW"] == "hang":
+    last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    if stop and (os.environ["STOP_HOW"] == "hang" or (os.environ["STOP_HOW"] == "hang-last" and last)):
         time.sleep(600)
 
 

@@ -7,62 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
-from assets.build import BuildError, SilentProgress
-from orchestration.resources import trainer
-from orchestration.resources.trainer import LocalTrainer
+from assets.build import BuildError
+from tests.training.running import STOPPING, exact, ranks_of, read_metrics, train, wait_until, weights
 from tests.training.tiny import tiny_request, write_request
 from training.errors import RequestError, ResumeMismatchError
 from training.main import check_ranks
 from training.request import TrainRequest
-
-EXACT = ("step", "loss", "gradient_norm", "learning_rate", "tokens_seen", "channel_loss")
-STOPPING = "tests.training.stopping_main"
-
-
-def read_metrics(output: Path) -> list[dict[str, Any]]:
-    """Whole lines of metrics.jsonl."""
-    path = output / "metrics.jsonl"
-    lines = path.read_text().split("\n")[:-1] if path.is_file() else []
-    return [json.loads(line) for line in lines]
-
-
-def exact(output: Path) -> list[dict[str, Any]]:
-    """What must be the same bit for bit in every line of metrics.jsonl."""
-    return [{name: line[name] for name in EXACT} for line in read_metrics(output)]
-
-
-def weights(output: Path) -> dict[str, str]:
-    """SHA-256 of the export of each complete checkpoint, as the program wrote it down."""
-    markers = sorted(output.glob("checkpoints/*/complete.json"))
-    return {path.parent.name: json.loads(path.read_text())["weights_sha256"] for path in markers}
-
-
-def train(folder: Path, request: dict[str, Any], monkeypatch: pytest.MonkeyPatch | None = None, **stop: str) -> None:
-    """Run a request; with STOP_... settings, through the program that stops itself."""
-    if monkeypatch and stop:
-        monkeypatch.setattr(trainer, "PROGRAM", STOPPING)
-        for name, value in stop.items():
-            monkeypatch.setenv(name, value)
-    try:
-        LocalTrainer().run(write_request(folder, request), folder, SilentProgress())
-    finally:
-        if monkeypatch:
-            monkeypatch.undo()
-
-
-@pytest.fixture(scope="module")
-def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Output of the tiny request trained in one go."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    train(folder, tiny_request(data, folder / "out"))
-    return folder / "out"
 
 
 def test_a_run_leaves_whole_checkpoints_and_one_line_per_step(undisturbed: Path) -> None:
@@ -206,24 +161,6 @@ def test_another_run_in_the_same_folder_is_refused(undisturbed: Path, data: Path
     request = TrainRequest.model_validate(tiny_request(data, undisturbed, run="other"))
     with pytest.raises(ResumeMismatchError, match="run: 'tiny' -> 'other'"):
         check_resumable(undisturbed / "checkpoints/step-00000003", request)
-
-
-def ranks_of(marker: str) -> list[psutil.Process]:
-    """Living processes whose command line names `marker`."""
-    found = []
-    for process in psutil.process_iter(["cmdline", "status"]):
-        if process.info["status"] != psutil.STATUS_ZOMBIE and marker in " ".join(process.info["cmdline"] or ()):
-            found.append(process)
-    return found
-
-
-def wait_until(condition: Any, seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
