@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestration.cli_data import add_data_commands
+from orchestration.cli_layout import add_layout_command
 from orchestration.cli_stage import stage_commands
 from orchestration.cli_store import store_commands
 from orchestration.offline import apply_offline_defaults
@@ -332,6 +333,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.", min=1, max=6
 
 
 add_data_commands(app, expected_errors)
+add_layout_command(app, expected_errors)
 app.add_typer(stage_commands(expected_errors), name="stage", help="One stage of the graph on plain files.")
 app.add_typer(store_commands(expected_errors), name="store", help="A store as a whole: copy it to another place.")
 

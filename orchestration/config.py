@@ -16,12 +16,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from assets.documents.placement import ExecutorName, RayOptions, SlurmOptions
 from orchestration.stages import BY_NAME, GROUPS, Stage
+
+if TYPE_CHECKING:
+    from assets.training.request import ModelRecipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CURATION = "curation"
@@ -251,8 +254,19 @@ def _read_recipe(path: Path, kind: str, folder: Path) -> dict[str, dict[str, Any
 def _model_table(table: dict[str, Any], path: Path, folder: Path) -> dict[str, Any]:
     if "file" not in table:
         return table
-    shape_path = folder / "models" / f"{table['file']}.toml"
-    if not shape_path.exists():
-        known = ", ".join(sorted(p.stem for p in shape_path.parent.glob("*.toml")))
-        raise ConfigError(f"{path}: model.file: no {shape_path.name} in {shape_path.parent}; known models: {known}")
-    return read_toml(shape_path) | {key: value for key, value in table.items() if key != "file"}
+    shape = read_toml(_model_path(table["file"], folder, f"{path}: model.file: "))
+    return shape | {key: value for key, value in table.items() if key != "file"}
+
+
+def _model_path(name: str, folder: Path, where: str) -> Path:
+    path = folder / "models" / f"{name}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml")))
+        raise ConfigError(f"{where}no {path.name} in {path.parent}; known models: {known}")
+    return path
+
+
+def load_model(name: str, folder: Path | None = None) -> ModelRecipe:
+    """The shape models/<name>.toml. Raises ConfigError naming the known models, or the broken rule."""
+    path = _model_path(name, folder or config_folder(), "")
+    return validate(recipe_models()["model"], read_toml(path), path, "")

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +17,10 @@ from orchestration.compaction import Packed
 from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import Status
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
+
+if TYPE_CHECKING:
+    from assets.training.layout import LayoutAdvice
+    from assets.training.shape_rules import Advice
 
 PLAIN_WIDTH = 160
 STATE_STYLE = {"fresh": "green", "stale": "yellow", "missing": "red", "history": "dim"}
@@ -36,7 +40,7 @@ def emit(value: Any) -> None:
     sys.stdout.write("\n")
 
 
-def table(title: str, *columns: str, numbers: Iterable[str] = ()) -> Table:
+def table(title: str | None, *columns: str, numbers: Iterable[str] = ()) -> Table:
     """An empty table; the columns named in `numbers` are right-aligned."""
     grid = Table(title=title, title_justify="left", title_style="bold", header_style="bold", box=None, pad_edge=False)
     right = set(numbers)
@@ -150,6 +154,44 @@ def audit(rows: list[dict[str, Any]], *, as_json: bool) -> None:
         shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", escape(row["example"] or ""))
         grid.add_row(row["rule"], row["run"], *shown)
     console().print(grid)
+
+
+def layout(advice: LayoutAdvice, shape: Sequence[Advice], *, as_json: bool) -> None:
+    """The rungs that were considered, the chosen layout with its reasons and memory, and the rules of good shape."""
+    from assets.training.memory import memory_shares
+
+    rungs = [
+        {
+            "layout": rung.name,
+            "memory_gib": None if rung.memory is None else round(rung.memory.total / 2**30, 1),
+            "verdict": rung.verdict,
+        }
+        for rung in (*advice.tried, advice.chosen)
+    ]
+    memory = memory_shares(advice.memory)
+    if as_json:
+        content = {"recipe": advice.recipe, "memory_bytes_per_rank": memory, "considered": rungs}
+        emit(content | {"reasons": advice.reasons, "shape": [asdict(each) for each in shape]})
+        return
+    out = console()
+    grid = table("Layouts considered", "layout", "GiB per GPU", "verdict", numbers=["GiB per GPU"])
+    for rung in rungs:
+        grid.add_row(rung["layout"], "" if rung["memory_gib"] is None else f"{rung['memory_gib']}", rung["verdict"])
+    out.print(grid)
+    out.print("\n[bold]\\[training][/]  # for the recipe")
+    for name, value in advice.recipe.items():
+        out.print(f"{name} = {json.dumps(value)}")
+    out.print("\n[bold]Why[/]")
+    for reason in advice.reasons:
+        out.print(f"- {escape(reason)}")
+    out.print(f"\n[bold]Memory of a GPU at its worst moment[/] ({advice.memory.moment})")
+    grid = table(None, "held by", "GiB", numbers=["GiB"])
+    for name, count in memory.items():
+        grid.add_row(name, f"{count / 2**30:.1f}")
+    out.print(grid)
+    for each in shape:
+        if not each.kept:
+            out.print(f"[yellow]shape:[/] {escape(each.rule)} (here {escape(each.found)}): {escape(each.why)}")
 
 
 def findings(rows: Sequence[Any], *, as_json: bool) -> None:

@@ -30,6 +30,7 @@ from assets.training.results import (
     metric_rows,
     statistics,
 )
+from assets.training.shape_rules import layout_problems, shape_advice
 
 RECIPES: dict[str, type[BaseModel]] = {
     "model": ModelRecipe,
@@ -49,19 +50,31 @@ def compute_plan(build: Build) -> StageReport:
     sequences = _sequences(order)
     check_order_covers(order, sequences, training)
     size = vocabulary_size(build.one("tokenizer"))
+    problems = layout_problems(model, training, padded_vocabulary(size))
+    if problems:
+        raise BuildError(f"[model] and [training] do not fit together: {'; '.join(problems)}")
     plan = compute_plan_of(model, training, padded_vocabulary(size), size)
     (build.output / "plan.json").write_text(json.dumps(plan, indent=1, sort_keys=True) + "\n", "utf-8")
     steps = [float(step) for step in range(1, training.total_steps + 1)]
-    memory = plan["memory_bytes_per_rank"] * training.ranks
+    memory = plan["memory_bytes_per_rank_cpu"] * training.ranks
+    advice = shape_advice(model, size)
     return StageReport(
         tokens_in=plan["tokens"],
         tokens_out=plan["tokens"],
         stats=plan
         | {
             "memory_gib_per_rank": plan["memory_bytes_per_rank"] / 2**30,
+            "unwise_shape_rules": [each.rule for each in advice if not each.kept],
             "memory_share_of_this_machine": memory / psutil.virtual_memory().total,
         },
-        samples=[Sample("Plan", ("quantity", "value"), tuple((name, str(value)) for name, value in plan.items()))],
+        samples=[
+            Sample("Plan", ("quantity", "value"), tuple((name, str(value)) for name, value in plan.items())),
+            Sample(
+                "Shape",
+                ("rule", "found", "kept", "why"),
+                tuple((each.rule, each.found, "yes" if each.kept else "no", each.why) for each in advice),
+            ),
+        ],
         plots={"Learning rate": lines("step", "learning rate", {"planned": (steps, learning_rates(training))})},
     )
 

@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from assets.build import BuildError, Segment
 from assets.mixture.phases import phase_orders
 
-VOCABULARY_MULTIPLE = 64
-"""The embedding gets this multiple of rows: kernels and tensor-parallel shards divide evenly."""
+VOCABULARY_MULTIPLE = 128
+"""The embedding gets this multiple of rows, whatever the layout: kernels and the shards of any tp divide evenly, so that
+one run's weights fit every layout."""
+TP_DEGREES = (1, 2, 4, 8)
 
 
 class ModelRecipe(BaseModel):
@@ -112,17 +114,48 @@ class TrainingRecipe(BaseModel):
                 f"warmup_steps ({self.warmup_steps}) + decay_steps ({self.decay_steps}) exceed total_steps "
                 f"({self.total_steps}): there would be no stable phase"
             )
-        together = self.local_batch_size * self.dp_shard * self.dp_replicate
+        together = self.local_batch_size * self.dp
         if self.global_batch_size % together:
             raise ValueError(
                 f"global_batch_size ({self.global_batch_size}) must be a multiple of local_batch_size * dp_shard * "
                 f"dp_replicate ({together}): every rank takes whole micro-batches"
             )
+        for problem in self.layout_problems():
+            raise ValueError(problem)
         if any(not 0 < step <= self.total_steps for step in self.early_checkpoint_steps):
             raise ValueError(
                 f"early_checkpoint_steps {list(self.early_checkpoint_steps)} must lie in 1..{self.total_steps}"
             )
         return self
+
+    def layout_problems(self) -> list[str]:
+        """Why no shape can be trained on this layout; empty if one can. Those of one shape: see shape_rules.py."""
+        found = []
+        if self.tp not in TP_DEGREES:
+            found.append(
+                f"tp ({self.tp}) must be 1, 2, 4 or 8: it needs the fast links inside a node, and nodes have 8 GPUs"
+            )
+        if self.dp_replicate > 1 and self.dp_shard * self.cp == 1 and self.tp * self.pp > 1:
+            found.append(
+                "dp_replicate without dp_shard cannot be combined with tp or pp (torchtitan 0.2.2): use dp_shard"
+            )
+        if self.precision == "bfloat16" and self.tp * self.pp > 1 and self.dp_shard * self.cp == 1:
+            found.append(
+                "precision bfloat16 with tp or pp needs dp_shard or cp above 1: torchtitan 0.2.2 would train in float32 and "
+                "only log it"
+            )
+        if self.mask_documents and self.cp > 1:
+            found.append("mask_documents cannot be combined with cp: the mask is not cut along the sequence")
+        if self.pp > 1 and (self.local_batch_size % self.microbatch_size or self.microbatches < self.pp):
+            found.append(
+                f"local_batch_size ({self.local_batch_size}) must be at least pp ({self.pp}) micro-batches of microbatch_size "
+                f"({self.microbatch_size}): each stage works on one of them"
+            )
+        elif self.stages_per_rank > 1 and self.microbatches % self.pp:
+            found.append(
+                f"local_batch_size / microbatch_size ({self.microbatches}) must be a multiple of pp ({self.pp}) with Interleaved1F1B"
+            )
+        return found
 
     @property
     def checkpoint_steps(self) -> list[int]:
@@ -134,6 +167,21 @@ class TrainingRecipe(BaseModel):
     def sequences(self) -> int:
         """Sequences that the whole run reads."""
         return self.total_steps * self.global_batch_size
+
+    @property
+    def dp(self) -> int:
+        """Ranks that read different sequences."""
+        return self.dp_shard * self.dp_replicate
+
+    @property
+    def stages_per_rank(self) -> int:
+        """Pipeline stages of one rank; torchtitan's choice for a looped schedule is two."""
+        return 2 if self.pp > 1 and self.pipeline_schedule == "Interleaved1F1B" else 1
+
+    @property
+    def microbatches(self) -> int:
+        """That go through the pipeline before its gradients are complete for this local batch."""
+        return self.local_batch_size // self.microbatch_size
 
     @property
     def ranks(self) -> int:

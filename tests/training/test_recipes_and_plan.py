@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from assets.build import BuildError, Segment
-from assets.training.plan import compute_plan_of, count_parameters, flops_per_token, learning_rates
+from assets.training.parameters import count_parameters, flops_per_token
+from assets.training.plan import compute_plan_of, learning_rates
 from assets.training.request import (
     ModelRecipe,
     TrainingRecipe,
@@ -31,6 +32,16 @@ from training.request import ModelShape, Schedule
         (TrainingRecipe, {"warmup_steps": 700}, "warmup_steps (700) + decay_steps (150) exceed total_steps (750)"),
         (TrainingRecipe, {"dp_shard": 2}, "global_batch_size (8) must be a multiple of local_batch_size"),
         (TrainingRecipe, {"early_checkpoint_steps": [0]}, "must lie in 1..750"),
+        (TrainingRecipe, {"tp": 3}, "tp (3) must be 1, 2, 4 or 8"),
+        (TrainingRecipe, {"tp": 2, "dp_replicate": 2, "local_batch_size": 4}, "dp_replicate without dp_shard"),
+        (TrainingRecipe, {"tp": 2, "precision": "bfloat16"}, "torchtitan 0.2.2 would train in float32"),
+        (TrainingRecipe, {"cp": 2, "mask_documents": True}, "the mask is not cut along the sequence"),
+        (TrainingRecipe, {"pp": 2, "local_batch_size": 1}, "must be at least pp (2) micro-batches"),
+        (
+            TrainingRecipe,
+            {"pp": 3, "pipeline_schedule": "Interleaved1F1B"},
+            "local_batch_size / microbatch_size (8) must be a multiple of pp (3)",
+        ),
     ],
 )
 def test_a_broken_recipe_is_explained(recipe: Any, keys: dict[str, Any], rule: str) -> None:
@@ -74,6 +85,7 @@ def test_the_plan_of_the_demo() -> None:
     told = compute_plan_of(model, training.model_copy(update={"tokens_per_s_estimate": 1000.0}), 8192, 8150)
     assert told["seconds_estimate"] == pytest.approx(plan["tokens"] / 1000, rel=0.01)
     assert told["tokens_per_s_source"] == "recipe"
+    assert plan["memory_bytes_per_rank"] < plan["memory_bytes_per_rank_cpu"] < 2**30
 
 
 def test_the_planned_learning_rate_is_the_one_that_is_trained_with() -> None:
@@ -89,7 +101,7 @@ def test_the_vocabulary_is_read_from_the_tokenizer_and_padded(tmp_path: Path) ->
     path.write_text(json.dumps({"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 2}]}))
     tokenizer = Segment("tokenizer", None, "v1", {"tokenizer.json": path})
     assert vocabulary_size(tokenizer) == 3
-    assert [padded_vocabulary(size) for size in (3, 64, 65)] == [64, 64, 128]
+    assert [padded_vocabulary(size) for size in (3, 128, 129)] == [128, 128, 256]
     path.write_text(json.dumps({"model": {"vocab": {}}}))
     with pytest.raises(BuildError, match="empty vocabulary"):
         vocabulary_size(tokenizer)
