@@ -303,7 +303,8 @@ class StageReport:
     tokens_in: int | None = None
     tokens_out: int | None = None
     stats: dict[str, Any] = field(default_factory=dict)
-    """Flat, JSON: name -> number, string, or {label: number}."""
+    """JSON: name -> number, string, or {label: number}. Of an asset without partitions, `documents_by_source` and
+    `dropped_by_source` (source -> reason -> documents) are what yield alarms compare with earlier versions."""
     samples: list[Sample] = field(default_factory=list)
     plots: dict[str, bytes] = field(default_factory=dict)
     """Title -> PNG bytes."""

@@ -12,19 +12,42 @@ from orchestration.partitions import split_key
 from orchestration.stages import Stage
 from quality.asset_checks import NamedOutcome
 from quality.outcome import Evidence
-from quality.yields import YIELDS_ARE_LIKE_BEFORE
+from quality.thresholds import YIELD_DOCUMENTS_MINIMUM, YIELD_HISTORY_VERSIONS
 
 ACCEPT_YIELD_TAG = "headwater/accept_yield"
 """Run tag: sources, separated by commas, whose yields may jump in this run."""
 
 
-def earlier_reports(stage: Stage, partition: str | None, catalog: Catalog) -> list[Mapping[str, Any]]:
-    """Reports of the accepted partitions of the same source before this one, oldest first; none without partitions."""
-    if stage.partition != "crawl" or partition is None:
-        return []
-    source = split_key(partition)[0]
-    keys = [key for key in catalog.partitions(stage.name) if split_key(key)[0] == source and key < partition]
-    return [catalog.manifests[stage.name, key]["report"] for key in keys]
+def source_yields(stage: Stage, partition: str | None, report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Source -> what of it came in and was dropped, by a report; none for assets that do not handle documents."""
+    if stage.partition == "crawl" and partition is not None:
+        return {split_key(partition)[0]: report}
+    came, dropped = (report["stats"].get(name, {}) for name in ("documents_by_source", "dropped_by_source"))
+    return {source: {"documents_in": n, "dropped": dropped.get(source, {})} for source, n in came.items()}
+
+
+def earlier_yields(stage: Stage, partition: str | None, catalog: Catalog) -> dict[str, list[Mapping[str, Any]]]:
+    """Source -> its yields in what was accepted before, oldest first, as `Evidence.history`.
+
+    Each version of an asset without partitions carries the yields of those before it in its manifest: garbage
+    collection may take old versions, and a night must not read them all. Small sources have no history.
+    """
+    if stage.partition == "crawl" and partition is not None:
+        source = split_key(partition)[0]
+        keys = [key for key in catalog.partitions(stage.name) if split_key(key)[0] == source and key < partition]
+        manifests = [catalog.manifests[stage.name, key] for key in keys]
+        return {source: [each["report"] | {"accepted": bool(each.get("accepted_yields"))} for each in manifests]}
+    previous = catalog.get(stage.name, partition) if stage.partition is None else None
+    if previous is None:
+        return {}
+    history = {source: list(known) for source, known in previous.get("yield_history", {}).items()}
+    for source, last in source_yields(stage, None, previous["report"]).items():
+        known = history.setdefault(source, [])
+        accepted = {"accepted": True} if source in previous.get("accepted_sources", ()) else {}
+        same = known and all(known[-1][name] == last[name] for name in ("documents_in", "dropped"))
+        if last["documents_in"] >= YIELD_DOCUMENTS_MINIMUM and (accepted or not same):
+            known.append({**last, **accepted})
+    return {source: known[-YIELD_HISTORY_VERSIONS:] for source, known in sorted(history.items()) if known}
 
 
 def evidence(
@@ -36,26 +59,31 @@ def evidence(
 ) -> Evidence:
     """What the checks of a staged partition may look at."""
     previous = catalog.get(stage.name, partition)
+    found = report.as_json()
     return Evidence(
-        report.as_json(),
+        found,
         previous["report"] if previous else None,
         manifest["rows"],
         manifest["bytes"],
-        earlier_reports(stage, partition, catalog),
+        source_yields(stage, partition, found),
+        earlier_yields(stage, partition, catalog),
         [{"title": each.title, "columns": each.columns, "rows": each.rows} for each in report.samples],
     )
 
 
 def accept(
-    checks: Sequence[NamedOutcome], partition: str | None, sources: frozenset[str]
-) -> tuple[tuple[NamedOutcome, ...], list[str]]:
-    """The checks, with a yield alarm of an accepted source as a remark instead; and what was accepted, for the manifest."""
-    accepted, seen = [], []
-    named = partition is not None and split_key(partition)[0] in sources
+    checks: Sequence[NamedOutcome], sources: frozenset[str]
+) -> tuple[tuple[NamedOutcome, ...], dict[str, list[str]]]:
+    """The checks, with an alarm of accepted sources alone as a remark instead; and what the manifest says of it."""
+    accepted: list[NamedOutcome] = []
+    said: list[str] = []
+    named: set[str] = set()
     for check in checks:
-        if named and check.name == YIELDS_ARE_LIKE_BEFORE.name and not check.outcome.passed:
-            seen.append(check.outcome.description)
+        concerned = set() if check.outcome.passed else set(check.outcome.metadata.get("sources", ()))
+        if check.blocking and concerned and concerned <= sources:
+            said.append(check.outcome.description)
+            named |= concerned
             words = f"accepted by a person: {check.outcome.description}"
             check = replace(check, blocking=False, outcome=replace(check.outcome, description=words))
         accepted.append(check)
-    return tuple(accepted), seen
+    return tuple(accepted), {"accepted_yields": said, "accepted_sources": sorted(named)} if said else {}

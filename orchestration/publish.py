@@ -246,10 +246,11 @@ class Publisher:
         manifest, digest = self._manifest(stage, partition, catalog, wanted, report, build.output, kept, started)
         if stale:
             manifest["built_on_stale_input"] = stale
-        found = tuple(run_checks(stage.name, evidence(stage, partition, catalog, report, manifest)))
-        checks, accepted_yields = accept(found, partition, self.accept_yield)
-        if accepted_yields:
-            manifest["accepted_yields"] = accepted_yields
+        seen = evidence(stage, partition, catalog, report, manifest)
+        checks, accepted = accept(tuple(run_checks(stage.name, seen)), self.accept_yield)
+        manifest.update(accepted)
+        if stage.partition is None and seen.history:
+            manifest["yield_history"] = seen.history
         manifest["checks"] = [check.as_json() for check in checks]
         branch = self._stage_on_branch(stage, partition, build.output, manifest, report, kept, digest)
         return Staged(stage, partition, branch, manifest, report, checks)

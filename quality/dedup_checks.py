@@ -7,10 +7,10 @@ from quality.thresholds import (
     CONTAMINATED_SHARE_MAXIMUM,
     CORPUS_SHRINKAGE_MAXIMUM,
     DUPLICATE_RATE_CHANGE_MAXIMUM,
-    SOURCE_YIELD_DROP_MAXIMUM,
-    SOURCE_YIELD_MINIMUM,
     WATCHED_SOURCE_DOCUMENTS,
+    YIELD_POINTS_MINIMUM,
 )
+from quality.yields import YIELDS_ARE_LIKE_BEFORE, how_to_accept
 
 
 def _every_kept_document_is_signed(evidence: Evidence) -> CheckOutcome:
@@ -31,7 +31,11 @@ def _duplicates_are_still_found(evidence: Evidence) -> CheckOutcome:
     dropped = sum(evidence.report["dropped"].values())
     before = sum(evidence.previous["dropped"].values()) if evidence.previous else 0
     passed = dropped > 0 or before < WATCHED_SOURCE_DOCUMENTS
-    return CheckOutcome(passed, f"{dropped} duplicates, {before} in the accepted version before")
+    words = f"{dropped} duplicates, {before} in the accepted version before"
+    if passed or not evidence.previous:
+        return CheckOutcome(passed, words)
+    sources = sorted(evidence.previous["stats"]["dropped_by_source"])
+    return CheckOutcome(passed, f"{words}; {how_to_accept(sources)}", {"sources": sources})
 
 
 def _duplicate_rate_is_near_the_previous(evidence: Evidence) -> CheckOutcome:
@@ -47,41 +51,23 @@ def _duplicate_rate_is_near_the_previous(evidence: Evidence) -> CheckOutcome:
     )
 
 
-def _no_source_is_wiped(evidence: Evidence) -> CheckOutcome:
-    """Per source: the share of its documents that stays, against a floor and against the accepted version before."""
-    yields = _yields(evidence.statistic("documents_by_source"), evidence.statistic("kept_by_source"))
-    stats = evidence.previous["stats"] if evidence.previous else {}
-    before = _yields(stats.get("documents_by_source", {}), stats.get("kept_by_source", {}))
-    wiped = []
-    for source, (documents, share) in sorted(yields.items()):
-        if documents < WATCHED_SOURCE_DOCUMENTS:
-            continue
-        old = before[source][1] if source in before and before[source][0] >= WATCHED_SOURCE_DOCUMENTS else 0.0
-        if share < SOURCE_YIELD_MINIMUM or old - share > SOURCE_YIELD_DROP_MAXIMUM:
-            wiped.append(
-                f"{source}: {share:.1%} of {documents} documents stay" + (f", {old:.1%} before" if old else "")
-            )
-    watched = sum(documents >= WATCHED_SOURCE_DOCUMENTS for documents, _ in yields.values())
-    return CheckOutcome(
-        not wiped, "; ".join(wiped) or f"{watched} sources watched, none lost its documents", {"wiped": wiped}
-    )
-
-
-def _yields(documents: dict[str, int], kept: dict[str, int]) -> dict[str, tuple[int, float]]:
-    return {source: (count, kept.get(source, 0) / count) for source, count in documents.items() if count}
-
-
 def _corpus_does_not_shrink(evidence: Evidence) -> CheckOutcome:
     kept = evidence.statistic("documents_kept")
     before = evidence.previous["documents_kept"] if evidence.previous else None
-    if not before:
+    if not evidence.previous or not before:
         return CheckOutcome(True, f"{kept} documents, nothing to compare with yet")
     loss = 1 - kept / before
-    return CheckOutcome(
-        loss <= CORPUS_SHRINKAGE_MAXIMUM or before - kept < WATCHED_SOURCE_DOCUMENTS,
-        f"{kept} documents, {before} before: {loss:+.1%} lost, at most {CORPUS_SHRINKAGE_MAXIMUM:.0%} may go at once",
-        {"kept": kept, "previous": before},
+    words = (
+        f"{kept} documents, {before} before: {loss:+.1%} lost, at most {CORPUS_SHRINKAGE_MAXIMUM:.0%} may go at once"
     )
+    if loss <= CORPUS_SHRINKAGE_MAXIMUM or before - kept < WATCHED_SOURCE_DOCUMENTS:
+        return CheckOutcome(True, words, {"kept": kept, "previous": before})
+    then, now = evidence.previous["stats"]["kept_by_source"], evidence.statistic("kept_by_source")
+    fell = {source: (n, now.get(source, 0)) for source, n in sorted(then.items()) if n > now.get(source, 0)}
+    lost = [source for source, (n, left) in fell.items() if 1 - left / n >= YIELD_POINTS_MINIMUM]
+    of_each = ", ".join(f"{source} {n} to {left}" for source, (n, left) in fell.items())
+    metadata = {"kept": kept, "previous": before, "sources": lost}
+    return CheckOutcome(False, f"{words} ({of_each}); {how_to_accept(lost)}", metadata)
 
 
 def _contamination_does_not_condemn_the_corpus(evidence: Evidence) -> CheckOutcome:
@@ -91,11 +77,6 @@ def _contamination_does_not_condemn_the_corpus(evidence: Evidence) -> CheckOutco
         f"{hits} documents ({rate:.1%}) hold evaluation items, at most {CONTAMINATED_SHARE_MAXIMUM:.0%} may",
     )
 
-
-_WIPED = (
-    f"a source of {WATCHED_SOURCE_DOCUMENTS} or more documents keeps {SOURCE_YIELD_MINIMUM:.0%} of them, and loses no more than "
-    f"{SOURCE_YIELD_DROP_MAXIMUM:.0%} against the accepted version: a dedup once left 2 of 859,092 documents, unnoticed (marin #6854)"
-)
 
 CHECKS: dict[str, tuple[Check, ...]] = {
     "document_signatures": (
@@ -113,7 +94,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "no document is dropped for a pair under the Jaccard threshold of the recipe",
             _proven_pairs_reach_the_threshold,
         ),
-        Check("no_source_is_wiped", True, _WIPED, _no_source_is_wiped),
+        YIELDS_ARE_LIKE_BEFORE,
         Check(
             "duplicates_are_still_found",
             True,
@@ -135,6 +116,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             "so many hits are a common sentence among the items, not a leak: look at which item, and lengthen or remove it",
             _contamination_does_not_condemn_the_corpus,
         ),
+        YIELDS_ARE_LIKE_BEFORE,
     ),
     "corpus": (
         Check(
@@ -143,6 +125,6 @@ CHECKS: dict[str, tuple[Check, ...]] = {
             f"at most {CORPUS_SHRINKAGE_MAXIMUM:.0%} of the documents (or {WATCHED_SOURCE_DOCUMENTS}) leave at once; a larger cut is a decision for a person",
             _corpus_does_not_shrink,
         ),
-        Check("no_source_is_wiped", True, _WIPED, _no_source_is_wiped),
+        YIELDS_ARE_LIKE_BEFORE,
     ),
 }

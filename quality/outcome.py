@@ -20,8 +20,11 @@ class Evidence:
     previous: Mapping[str, Any] | None
     rows: Mapping[str, int]
     total_bytes: int
-    history: Sequence[Mapping[str, Any]] = ()
-    """Reports of the accepted partitions of the same source before this one, oldest first."""
+    yields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Source -> its `documents_in` and `dropped` (reason -> documents); of a crawl's partition, its whole report."""
+    history: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """Source -> its yields in what was accepted before, oldest first: earlier partitions of a crawl's asset, earlier
+    versions of an asset without partitions. `accepted` marks those whose alarm a person accepted."""
     samples: Sequence[Mapping[str, Any]] = ()
     """Sample tables of the staged report, each with `title`, `columns` and `rows`: to show, never to judge by."""
 

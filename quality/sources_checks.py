@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from quality.outcome import Check, CheckOutcome, Evidence
-from quality.yields import YIELDS_ARE_LIKE_BEFORE
+from quality.yields import YIELDS_ARE_LIKE_BEFORE, how_to_accept
 
 MIN_PAGES = 20  # below it one edited page is a large share, and shares say nothing
 MIN_KEPT_AGAINST_PREVIOUS = 0.5  # of the pages the accepted version kept; as for removals
@@ -36,11 +36,11 @@ def removed_pages_are_a_minority(evidence: Evidence) -> CheckOutcome:
     share = evidence.statistic("removed_share")
     if live < MIN_PAGES:
         return CheckOutcome(True, f"{removed} of {live} live pages removed; too few pages to judge a share")
-    return CheckOutcome(
-        share <= MAX_REMOVED_SHARE,
-        f"{removed} of {live} live pages removed: {share:.0%} (at most {MAX_REMOVED_SHARE:.0%}); rules {evidence.statistic('rules')}",
-        {"share": share},
-    )
+    words = f"{removed} of {live} live pages removed: {share:.0%} (at most {MAX_REMOVED_SHARE:.0%}); rules {evidence.statistic('rules')}"
+    if share <= MAX_REMOVED_SHARE:
+        return CheckOutcome(True, words, {"share": share})
+    sources = list(evidence.yields)
+    return CheckOutcome(False, f"{words}; {how_to_accept(sources)}", {"share": share, "sources": sources})
 
 
 CHECKS: dict[str, tuple[Check, ...]] = {

@@ -46,6 +46,9 @@ DOCUMENTS: tuple[Limit, ...] = (  # shares that small deltas must not trip are i
 YIELD_DOCUMENTS_MINIMUM = 20
 """Partitions smaller than this are neither judged nor history: one page in ten is 5% to 95% by chance alone."""
 
+YIELD_HISTORY_VERSIONS = 20
+"""Versions of an asset without partitions that are remembered per source: enough for a median, few enough for a manifest."""
+
 YIELD_SIGMA = 6.0
 """Standard deviations that a drop reason's share may move. High, because nights are not independent and there are
 dozens of reasons a night: by chance alone 6 sigma come once in 500 million comparisons, 4 once in 16,000."""
@@ -66,12 +69,6 @@ YIELD_ALL_SHARE = 0.98
 
 WATCHED_SOURCE_DOCUMENTS = 20
 """Sources smaller than this are not watched: a handful of pages may all be duplicates by chance (assumption)."""
-
-SOURCE_YIELD_MINIMUM = 0.02
-"""Share of its documents a source must keep. A full mirror of another source is better removed from the sources."""
-
-SOURCE_YIELD_DROP_MAXIMUM = 0.5
-"""Points of that share a source may lose against the accepted version (assumption; marin #6854 lost 99.9998)."""
 
 DUPLICATE_RATE_CHANGE_MAXIMUM = 0.1
 """Points the duplicate rate may move between versions without a remark (assumption, not measured)."""

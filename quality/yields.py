@@ -1,18 +1,21 @@
 """Yield alarms: a rule that suddenly drops far more, or nothing at all, of a source that it used to treat otherwise.
 
-Per source, stage and drop reason, the share of documents that the reason takes is compared with the
-accepted partitions of the same source before it: their median, and as spread what both the nights among
-themselves (median absolute deviation) and the size of this partition (binomial) explain. So a source that always
-varies may vary, a small delta may be odd, and a filter that broke shows on the first night.
+Per source, stage and drop reason, the share of documents that the reason takes is compared with what was accepted
+of the same source before: earlier partitions of an asset of crawls, earlier versions of an asset without partitions
+(whose shares are of all live documents). Their median is the usual share; the spread is what both the nights among
+themselves (median absolute deviation) and the number of documents (binomial) explain. So a source that always varies
+may vary, a small delta may be odd, and a filter that broke shows on the first night.
 
     jump      further than YIELD_SIGMA spreads and YIELD_POINTS_MINIMUM from the median, up or down
     silence   a rule that took YIELD_USUAL_SHARE or more takes less than a tenth of that
     all gone  nearly everything is dropped, by one rule or by all: also of a first crawl, which has no history
+
+What a person accepted is usual from then on, and so is what was usual before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from statistics import median
@@ -61,7 +64,16 @@ class Alarm:
 
 
 def alarms(report: Report, history: Sequence[Report]) -> list[Alarm]:
-    """Rules of one partition that left their history; the reports are `StageReport.as_json()`, oldest first."""
+    """Rules of one source that left their history, which is oldest first (`Evidence.yields`, `Evidence.history`)."""
+    found = _alarms(report, history)
+    accepted = [number for number, each in enumerate(history) if each.get("accepted")]
+    if not found or not accepted:
+        return found
+    since = {alarm.rule for alarm in _alarms(report, history[accepted[-1] :])}
+    return [alarm for alarm in found if alarm.rule in since] or (found if since else [])
+
+
+def _alarms(report: Report, history: Sequence[Report]) -> list[Alarm]:
     documents = report["documents_in"] or 0
     if documents < YIELD_DOCUMENTS_MINIMUM:
         return []
@@ -105,38 +117,57 @@ def _spread(usual: float, shares: Sequence[float], documents: int, known: Sequen
     return sqrt(between**2 + chance)
 
 
+def how_to_accept(sources: Iterable[str]) -> str:
+    """The remedy for a jump that a person has looked at; the publisher passes a check whose metadata names `sources`."""
+    options = " ".join(f"--accept-yield {source}" for source in sources)
+    return f"accept it: `headwater run {options}` (run tag headwater/accept_yield), which the manifest records"
+
+
 def _yields_are_like_before(evidence: Evidence) -> CheckOutcome:
-    found = alarms(evidence.report, evidence.history)
-    if not found:
-        nights = len(evidence.history)
-        return CheckOutcome(True, f"no rule left its history of {nights} accepted partition(s) of this source")
-    rules = {alarm.rule for alarm in found}
-    samples = _samples(evidence.samples, rules)
+    found = {source: alarms(now, evidence.history.get(source, ())) for source, now in sorted(evidence.yields.items())}
+    if any(found.values()):
+        return _blocked(found, evidence)
+    known = sum(len(evidence.history.get(source, ())) for source in found)
+    return CheckOutcome(True, f"no rule of {len(found)} source(s) left its history of {known} accepted before")
+
+
+def _blocked(found: Mapping[str, Sequence[Alarm]], evidence: Evidence) -> CheckOutcome:
+    alarmed = {source: {alarm.rule for alarm in each} for source, each in found.items() if each}
+    samples = _samples(evidence.samples, alarmed)
+    words = "; ".join(f"{source}: {alarm}" for source, each in found.items() for alarm in each)
     shown = f" For instance: {'; '.join(map(str, samples[:SHOWN_SAMPLES]))}." if samples else ""
     return CheckOutcome(
         False,
-        f"{'; '.join(map(str, found))}.{shown} Look at the samples; mend the rule or the source, or accept the jump: "
-        "`headwater run --accept-yield SOURCE` (run tag headwater/accept_yield), which the manifest records",
+        f"{words}.{shown} Look at the samples; mend the rule or the source, or {how_to_accept(alarmed)}",
         {
+            "sources": list(alarmed),
             "alarms": [
-                {"rule": a.rule, "kind": a.kind, "dropped": a.dropped, "documents": a.documents, "usual": a.usual}
-                | {"sigma": round(a.sigma, 1), "history": list(a.history[-SHOWN_HISTORY:])}
-                for a in found
+                {"source": source, "rule": a.rule, "kind": a.kind, "dropped": a.dropped, "documents": a.documents}
+                | {"usual": a.usual, "sigma": round(a.sigma, 1), "history": list(a.history[-SHOWN_HISTORY:])}
+                for source, each in found.items()
+                for a in each
             ],
             "samples": samples,
         },
     )
 
 
-def _samples(tables: Sequence[Mapping[str, Any]], rules: set[str]) -> list[dict[str, Any]]:
-    """Rows of the report's samples that speak of the rules; of a rule that fell silent, what is kept instead."""
+def _samples(tables: Sequence[Mapping[str, Any]], alarmed: Mapping[str, set[str]]) -> list[dict[str, Any]]:
+    """Rows of the samples that speak of the sources' rules; of a rule that fell silent, what is kept instead."""
     rows = [
         {column: str(cell) for column, cell in zip(table["columns"], row, strict=True)}
         for table in tables
         for row in table["rows"]
     ]
-    about = [row for row in rows if rules & {row.get("reason"), row.get("drop_reason")}]
-    return (about or rows)[:SHOWN_SAMPLES]
+    rules = set().union(*alarmed.values())
+    # The samples of a crawl are of its one source and do not name it; those of a global stage do.
+    named = [row for row in rows if row.get("source") in alarmed]
+    about = [
+        row
+        for row in named or rows
+        if alarmed.get(row.get("source", ""), rules) & {row.get("reason"), row.get("drop_reason")}
+    ]
+    return (about or named or rows)[:SHOWN_SAMPLES]
 
 
 YIELDS_ARE_LIKE_BEFORE = Check(

@@ -87,23 +87,41 @@ def apply(build: Build, recipe: DedupRecipe, found: Arrivals) -> ClusterUpdate:
     return update_clusters(found.state, documents, removed, read, recipe, build.output, build.progress)
 
 
-def kept_by_source(build: Build, found: Arrivals, update: ClusterUpdate) -> dict[str, Any]:
-    """Documents that came in and that stay, per source, after the update."""
-    stayed = Counter(found.base.manifest["report"]["stats"]["kept_by_source"]) if found.base else Counter()
-    known = pa.concat_tables([found.documents.select(("doc_id", "source")), found.removed.select(("doc_id", "source"))])
-    for rows, sign in ((update.decisions.added, 1), (update.decisions.removed, -1)):
-        kept = rows.filter(rows["kept"])
-        for source in _sources(build, kept["doc_id"].combine_chunks(), known):
-            stayed[source] += sign
+def with_pages(build: Build, found: Arrivals, decisions: pa.Table) -> pa.Table:
+    """Decisions with the `source` and `url` of each document: of those that came or went as given, of others from the
+    live pages."""
+    columns = ("doc_id", "source", "url")
+    pages = pa.concat_tables([found.documents.select(columns), found.removed.select(columns)])
+    at = pc.index_in(decisions["doc_id"], value_set=pages["doc_id"].combine_chunks())
+    if at.null_count:
+        others = decisions.filter(pc.is_null(at))["doc_id"].combine_chunks()
+        pages = pa.concat_tables([pages, live_rows(build.all("crawl_delta"), others).select(columns)])
+        at = pc.index_in(decisions["doc_id"], value_set=pages["doc_id"].combine_chunks())
+    for name in ("source", "url"):
+        decisions = decisions.append_column(name, pages[name].take(at))
+    return decisions
+
+
+def yields_by_source(found: Arrivals, added: pa.Table, removed: pa.Table) -> dict[str, Any]:
+    """Documents per source that came in, that stay, and that go by reason, after the decisions that an update `added`
+    and `removed` (both `with_pages`)."""
+    nothing: dict[str, Any] = {"kept_by_source": {}, "dropped_by_source": {}}
+    before = found.base.manifest["report"]["stats"] if found.base else nothing
+    stayed: Counter[str] = Counter(before["kept_by_source"])
+    dropped = {source: Counter(reasons) for source, reasons in before["dropped_by_source"].items()}
+    for rows, sign in ((added, 1), (removed, -1)):
+        for (source, reason), n in count(rows, ("source", "drop_reason")).items():
+            if reason is None:
+                stayed[source] += sign * n
+            else:
+                dropped.setdefault(source, Counter())[reason] += sign * n
     came = {source: n for source, n in sorted(found.by_source.items()) if n}
-    return {"documents_by_source": came, "kept_by_source": {source: stayed[source] for source in came}}
-
-
-def _sources(build: Build, doc_ids: pa.Array, known: pa.Table) -> list[str]:
-    """Source of each document: of those that came or went as given, of others from the live pages."""
-    at = pc.index_in(doc_ids, value_set=known["doc_id"].combine_chunks())
-    sources = known["source"].take(pc.drop_null(at)).to_pylist()
-    return sources + live_rows(build.all("crawl_delta"), doc_ids.filter(pc.is_null(at)))["source"].to_pylist()
+    gone = {source: {reason: n for reason, n in sorted(dropped[source].items()) if n} for source in sorted(dropped)}
+    return {
+        "documents_by_source": came,
+        "kept_by_source": {source: stayed[source] for source in came},
+        "dropped_by_source": {source: reasons for source, reasons in gone.items() if reasons},
+    }
 
 
 def live_rows(deltas: Sequence[Segment], doc_ids: pa.Array) -> pa.Table:

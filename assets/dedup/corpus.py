@@ -107,10 +107,15 @@ def corpus_stats(documents: Segment, extracted_documents: int) -> dict[str, Any]
     """Numbers for the checks and for a person, counted over the written tables a batch at a time."""
     fates: Counter[tuple[str | None, str | None]] = Counter()
     came: Counter[str] = Counter()
-    for batch in documents.batches("decisions", ("source", "live", "stage", "drop_reason"), rows=65536):
-        table = pa.Table.from_batches([batch])
-        fates += count(table, ("stage", "drop_reason"))
-        came += Counter({source: n for (source, live), n in count(table, ("source", "live")).items() if live})
+    dropped: dict[str, Counter[str]] = {}
+    columns = ("source", "live", "stage", "drop_reason")
+    for batch in documents.batches("decisions", columns, rows=65536):
+        for (source, live, stage, reason), n in count(pa.Table.from_batches([batch]), columns).items():
+            fates[stage, reason] += n
+            if live:
+                came[source] += n
+                if reason is not None:
+                    dropped.setdefault(source, Counter())[reason] += n
     stayed: Counter[str] = Counter()
     languages: Counter[str] = Counter()
     sums: Counter[str] = Counter()
@@ -130,6 +135,7 @@ def corpus_stats(documents: Segment, extracted_documents: int) -> dict[str, Any]
     return {
         "documents_by_source": dict(sorted(came.items())),
         "kept_by_source": {source: stayed[source] for source in sorted(came)},
+        "dropped_by_source": {source: dict(sorted(dropped[source].items())) for source in sorted(dropped)},
         "live_documents": sum(came.values()),
         "documents_unaccounted": abs(extracted_documents - sum(fates.values())),
         "documents_by_stage": dict(sorted(stages.items())),

@@ -5,12 +5,23 @@ Names are imported one by one: a stage's code version counts what it names, not 
 
 from __future__ import annotations
 
+from collections import Counter
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from assets.build import Build, StageReport, UpdatedTables
-from assets.dedup.clusters_update import STATE, apply, arrivals, audit_update, kept_by_source, live_rows
+from assets.dedup.clusters_update import (
+    STATE,
+    apply,
+    arrivals,
+    audit_update,
+    live_rows,
+    with_pages,
+    yields_by_source,
+)
 from assets.dedup.contamination import (
     ContaminationRecipe,
     Hit,
@@ -31,6 +42,7 @@ from assets.dedup.reports import (
     cluster_samples,
     contamination_samples,
     corpus_samples,
+    some_of_each,
     source_plot,
 )
 from assets.dedup.signatures import SignatureRecipe, SignatureStats, signature_parts
@@ -45,6 +57,7 @@ from assets.schemas import (
     FILTERED,
     SIGNATURES,
 )
+from assets.sources.partition import parse_crawl
 from assets.tables import write_table
 
 RECIPES: dict[str, type[BaseModel]] = {
@@ -83,7 +96,8 @@ def duplicate_clusters(build: Build) -> StageReport:
     output = written.segment()
     reasons = ("exact_duplicate", "near_duplicate")
     dropped = {reason: n for reason in reasons if (n := update.stats[f"{reason}s"])}
-    per_source = kept_by_source(build, found, update)
+    added, removed = (with_pages(build, found, rows) for rows in (update.decisions.added, update.decisions.removed))
+    per_source = yields_by_source(found, added, removed)
     documents = sum(per_source["documents_by_source"].values())
 
     def urls(doc_ids: pa.Array) -> dict[str, str]:
@@ -102,7 +116,7 @@ def duplicate_clusters(build: Build) -> StageReport:
             "documents_added": len(found.documents),
             "documents_removed": len(found.removed),
         },
-        samples=cluster_samples(update.decisions.added, urls),
+        samples=cluster_samples(added, urls),
         plots=cluster_plots(output) | source_plot(per_source),
         volatile_files=(f"{STATE}*",),
         extends=written.extends,
@@ -116,37 +130,56 @@ def contamination(build: Build) -> StageReport:
     index = ItemIndex(items, recipe)
     new, texts = build.added("filtered_documents"), build.added("extracted_documents")
     base = build.base.segment if build.base and new is not None and texts is not None else None
-    searched = base.manifest["report"]["documents_in"] if base else 0
+    nothing: dict[str, Any] = {"documents_by_source": {}, "dropped_by_source": {}}
+    before = base.manifest["report"]["stats"] if base else nothing
+    searched: Counter[str] = Counter(before["documents_by_source"])
     hits: dict[str, Hit] = {}
+    sources: dict[str, str] = {}
     for filtered in new if base and new is not None else build.all("filtered_documents"):
         kept = kept_ids(filtered)
-        hits |= find_contaminated(kept_texts(same_partition(build, "extracted_documents", filtered), kept), index)
-        searched += len(kept)
-        build.progress.update(searched, note="searched for evaluation items")
+        holding = find_contaminated(kept_texts(same_partition(build, "extracted_documents", filtered), kept), index)
+        hits |= holding
+        source, _ = parse_crawl(filtered.partition)
+        sources |= dict.fromkeys(holding, source)
+        searched[source] += len(kept)
+        build.progress.update(searched.total(), note="searched for evaluation items")
     found = decision_table(hits)
     known = base.rows("decisions", "doc_id", found["doc_id"].combine_chunks()) if base else CONTAMINATION.empty_table()
     # A page that came back is the same document with the same text, and stays in the table when it goes.
     written = UpdatedTables(build.output, base)
     written.write("decisions", difference(known, found), CONTAMINATION)
     decisions = written.segment().table("decisions")
-    worst = decisions.sort_by([("overlap", "descending"), ("doc_id", "ascending")]).slice(0, ROWS)
+    for doc_id in known["doc_id"].to_pylist():
+        del sources[doc_id]
+    contaminated = Counter(sources.values())
+    contaminated.update({source: n["contaminated"] for source, n in before["dropped_by_source"].items()})
     return StageReport(
-        documents_in=searched,
-        documents_kept=searched - len(decisions),
+        documents_in=searched.total(),
+        documents_kept=searched.total() - len(decisions),
         dropped={"contaminated": len(decisions)} if len(decisions) else {},
-        stats=index.stats(decisions) | {"items_sha256": items_sha256(items)},
-        samples=contamination_samples(worst, _urls(build, worst), index),
+        stats=index.stats(decisions)
+        | {
+            "items_sha256": items_sha256(items),
+            "documents_by_source": dict(sorted(searched.items())),
+            "dropped_by_source": {source: {"contaminated": n} for source, n in sorted(contaminated.items())},
+        },
+        samples=contamination_samples(*_shown(build, decisions, sources), index),
         extends=written.extends,
     )
 
 
-def _urls(build: Build, documents: pa.Table) -> dict[str, str]:
-    """URL of some documents."""
-    urls: dict[str, str] = {}
-    for filtered in build.all("filtered_documents") if len(documents) else ():
-        found = filtered.rows("decisions", "doc_id", documents["doc_id"].combine_chunks(), ("doc_id", "url"))
-        urls |= dict(zip(found["doc_id"].to_pylist(), found["url"].to_pylist(), strict=True))
-    return urls
+def _shown(build: Build, decisions: pa.Table, new: dict[str, str]) -> tuple[pa.Table, dict[str, tuple[str, str]]]:
+    """The worst decisions and some of the new ones (doc_id -> source) of each source, and all their sources and URLs."""
+    worst = decisions.sort_by([("overlap", "descending"), ("doc_id", "ascending")]).slice(0, ROWS)
+    rows = pa.table({"doc_id": pa.array(list(new), pa.string()), "source": pa.array(list(new.values()), pa.string())})
+    chosen = pc.is_in(decisions["doc_id"], value_set=some_of_each(rows, ("source",))["doc_id"].combine_chunks())
+    others = pc.and_not(chosen, pc.is_in(decisions["doc_id"], value_set=worst["doc_id"].combine_chunks()))
+    shown = pa.concat_tables([worst, decisions.filter(others)])
+    pages: dict[str, tuple[str, str]] = {}
+    for filtered in build.all("filtered_documents") if len(shown) else ():
+        found = filtered.rows("decisions", "doc_id", shown["doc_id"].combine_chunks(), ("doc_id", "source", "url"))
+        pages |= {row["doc_id"]: (row["source"], row["url"]) for row in found.to_pylist()}
+    return shown, pages
 
 
 def corpus(build: Build) -> StageReport:
@@ -173,7 +206,7 @@ def corpus(build: Build) -> StageReport:
         documents_kept=stats["documents_by_stage"].get("corpus", 0),
         dropped=stats.pop("dropped"),
         stats=stats,
-        samples=corpus_samples(written.segment()),
+        samples=corpus_samples(update.decisions.added),
         plots=source_plot(stats),
         extends=written.extends,
     )

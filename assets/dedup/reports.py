@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +15,8 @@ from assets.dedup.corpus import count
 from assets.plots import grouped_bars, histogram
 
 ROWS = 12  # of each sample
+KEPT = "kept"
+"""Stands for the reason of a document that was not dropped."""
 
 
 def source_plot(stats: dict[str, Any]) -> dict[str, bytes]:
@@ -23,8 +25,20 @@ def source_plot(stats: dict[str, Any]) -> dict[str, bytes]:
     return {"Documents in and kept, per source": grouped_bars("documents", series)} if series["in"] else {}
 
 
+def some_of_each(rows: pa.Table, by: Sequence[str], each: int = 3) -> pa.Table:
+    """The rows with the smallest doc_ids of each combination of values: first one of each, then the next."""
+    chosen = [rows.slice(0, 0)]
+    for _ in range(each):
+        smallest = rows.group_by(list(by)).aggregate([("doc_id", "min")])["doc_id_min"].combine_chunks()
+        taken = pc.is_in(rows["doc_id"], value_set=smallest)
+        chosen.append(rows.filter(taken).sort_by([(name, "ascending") for name in by]))
+        rows = rows.filter(pc.invert(taken))
+    return pa.concat_tables(chosen)
+
+
 def cluster_samples(decisions: pa.Table, urls: Callable[[pa.Array], dict[str, str]]) -> list[Sample]:
-    """The weakest and some exact pairs with their URLs, and the largest clusters, of these decisions."""
+    """The weakest and some exact pairs, the largest clusters, and some of each source's decisions, with their URLs, of
+    these decisions (`with_pages`)."""
     dropped = decisions.filter(decisions["matched_doc_id"].is_valid())
     exact = pc.equal(dropped["method"], "exact_text")
     order = [("similarity", "ascending"), ("doc_id", "ascending")]
@@ -32,7 +46,9 @@ def cluster_samples(decisions: pa.Table, urls: Callable[[pa.Array], dict[str, st
     same = dropped.filter(exact).sort_by(order).slice(0, ROWS).to_pylist()
     sizes = count(dropped, ("representative",))
     largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:ROWS]
-    shown = {row[name] for row in (*near, *same) for name in ("doc_id", "matched_doc_id", "representative")}
+    some = some_of_each(decisions, ("source", "drop_reason")).to_pylist()
+    shown = {row["matched_doc_id"] for row in some if row["matched_doc_id"]}
+    shown |= {row[name] for row in (*near, *same) for name in ("doc_id", "matched_doc_id", "representative")}
     url = urls(pa.array(sorted(shown | {doc_id for (doc_id,), _ in largest}), type=pa.string()))
 
     def pair(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -41,10 +57,16 @@ def cluster_samples(decisions: pa.Table, urls: Callable[[pa.Array], dict[str, st
 
     columns = ("similarity", "method", "dropped", "matched", "kept")
     clusters = tuple((n + 1, url[doc_id]) for (doc_id,), n in largest)
+    decided_columns = ("source", "reason", "doc_id", "url", "matched", "similarity")
+    decided = tuple(
+        (row["source"], row["drop_reason"] or KEPT, *_where(row), url.get(row["matched_doc_id"], ""), row["similarity"])
+        for row in some
+    )
     samples = [
         Sample("Near duplicates closest to the threshold", columns, tuple(map(pair, near))),
         Sample("Exact duplicates", columns, tuple(map(pair, same))),
         Sample("Largest clusters", ("documents", "kept"), clusters),
+        Sample("New decisions, by source and reason", decided_columns, decided),
     ]
     return [sample for sample in samples if sample.rows]
 
@@ -75,32 +97,34 @@ def _size_class(size: int) -> str:
     return f"{low:6d}+"
 
 
-def contamination_samples(hits: pa.Table, urls: dict[str, str], index: ItemIndex) -> list[Sample]:
-    """Contaminated documents (the worst first, as in `hits`) with the item they hold, and the items nobody searched for."""
+def contamination_samples(hits: pa.Table, pages: dict[str, tuple[str, str]], index: ItemIndex) -> list[Sample]:
+    """Contaminated documents (in the order of `hits`) with the item they hold, and the items nobody searched for;
+    `pages` gives the source and URL of each document."""
     texts = {(item.set, item.id): item.text[:80] for item in index.items}
     found = []
     for row in hits.to_pylist():
         item = (row["evaluation_set"], row["item_id"])
-        found.append((urls[row["doc_id"]], *item, round(row["overlap"], 3), texts[item]))
+        source, url = pages[row["doc_id"]]
+        found.append((source, row["drop_reason"], row["doc_id"], url, *item, round(row["overlap"], 3), texts[item]))
+    columns = ("source", "reason", "doc_id", "url", "set", "item", "overlap", "item text")
     short = tuple((item.set, item.id, item.text) for item in index.too_short[:ROWS])
     samples = [
-        Sample("Contaminated documents", ("url", "set", "item", "overlap", "item text"), tuple(found)),
+        Sample("Contaminated documents", columns, tuple(found)),
         Sample("Items too short to search for", ("set", "item", "text"), short),
     ]
     return [sample for sample in samples if sample.rows]
 
 
-def corpus_samples(documents: Segment) -> list[Sample]:
-    """A few documents of each fate."""
-    shown: dict[tuple[str, str], list[tuple[Any, ...]]] = {}
-    columns = ("stage", "drop_reason", "url", "crawl", "matched_doc_id")
-    for batch in documents.batches("decisions", columns, rows=65536):
-        for stage, reason in count(pa.Table.from_batches([batch]), ("stage", "drop_reason")):
-            rows = shown.setdefault((stage, reason), []) if stage else None
-            if rows is not None and len(rows) < 3:
-                same = pc.and_(pc.equal(batch.column("stage"), stage), pc.equal(batch.column("drop_reason"), reason))
-                found = batch.filter(same).slice(0, 3 - len(rows)).to_pylist()
-                rows.extend(tuple(row[name] for name in columns) for row in found)
-    rows = sorted(row for found in shown.values() for row in found)
-    title = "Dropped, by stage and reason"
-    return [Sample(title, ("stage", "reason", "url", "crawl", "matched"), tuple(rows))] if rows else []
+def corpus_samples(decisions: pa.Table) -> list[Sample]:
+    """A few documents of each source and fate among these decisions."""
+    some = some_of_each(decisions, ("source", "stage", "drop_reason")).to_pylist()
+    columns = ("source", "stage", "reason", "doc_id", "url", "crawl", "matched")
+    rows = tuple(
+        (row["source"], row["stage"], row["drop_reason"] or KEPT, *_where(row), row["crawl"], row["matched_doc_id"])
+        for row in some
+    )
+    return [Sample("New decisions, by source and reason", columns, rows)] if rows else []
+
+
+def _where(row: dict[str, Any]) -> tuple[str, str]:
+    return row["doc_id"], row["url"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
@@ -136,6 +137,15 @@ def test_an_update_equals_a_build_from_scratch(seed: int, tmp_path_factory: pyte
         for part in ("documents_in", "documents_kept", "dropped"):
             assert getattr(updated.reports["corpus"], part) == getattr(scratch.reports["corpus"], part)
         assert updated.reports["corpus"].stats == scratch.reports["corpus"].stats
+        for asset in ("duplicate_clusters", "contamination", "corpus"):
+            found, wanted = (built.reports[asset].stats for built in (updated, scratch))
+            for name in ("documents_by_source", "dropped_by_source"):
+                assert found[name] == wanted[name], (asset, name)
+            if asset != "corpus":  # whose reasons count documents that are not live, too
+                by_reason = Counter[str]()
+                for reasons in found["dropped_by_source"].values():
+                    by_reason.update(reasons)
+                assert by_reason == updated.reports[asset].dropped
 
 
 def test_an_update_reads_only_what_is_new(tmp_path: Path) -> None:

@@ -89,12 +89,37 @@ def test_samples_of_the_rule_stand_in_the_check() -> None:
         "columns": ("reason", "url"),
         "rows": (("not_text", "file:///a"), ("too_short", "file:///b")),
     }
-    evidence = Evidence(report(200, too_short=150), None, {}, 0, nights(0.1), [table])
+    now = report(200, too_short=150)
+    evidence = Evidence(now, None, {}, 0, {"pages": now}, {"pages": nights(0.1)}, [table])
     outcome = YIELDS_ARE_LIKE_BEFORE.run(evidence)
     assert not outcome.passed
     assert outcome.metadata["samples"] == [{"reason": "too_short", "url": "file:///b"}]
     assert "file:///b" in outcome.description
-    assert "--accept-yield SOURCE" in outcome.description
+    assert "--accept-yield pages" in outcome.description
+
+
+def test_samples_are_of_the_source_and_the_rule() -> None:
+    rows = (("a", "near_duplicate", "u/1"), ("b", "exact_duplicate", "u/2"), ("b", "near_duplicate", "u/3"))
+    table = {"title": "New", "columns": ("source", "reason", "url"), "rows": (*rows, ("b", "kept", "u/4"))}
+    yields = {"a": report(200, near_duplicate=20), "b": report(200, near_duplicate=150)}
+    history = dict.fromkeys("ab", [report(200, near_duplicate=20)] * 3)
+    outcome = YIELDS_ARE_LIKE_BEFORE.run(Evidence({}, None, {}, 0, yields, history, [table]))
+    assert outcome.metadata["samples"] == [{"source": "b", "reason": "near_duplicate", "url": "u/3"}]
+    assert outcome.metadata["sources"] == ["b"]
+    yields["b"] = report(200)
+    outcome = YIELDS_ARE_LIKE_BEFORE.run(Evidence({}, None, {}, 0, yields, history, [table]))
+    assert "b: silence: near_duplicate drops 0.0% (0 of 200), usually 10.0%" in outcome.description
+    table["rows"] = (rows[0], rows[1], ("b", "kept", "u/4"))
+    outcome = YIELDS_ARE_LIKE_BEFORE.run(Evidence({}, None, {}, 0, yields, history, [table]))
+    assert [row["url"] for row in outcome.metadata["samples"]] == ["u/2", "u/4"], "what is kept instead"
+
+
+def test_what_was_accepted_is_usual_at_once_and_what_was_usual_stays_so() -> None:
+    history = [*nights(0.1, 20), report(200, too_short=100) | {"accepted": True}]
+    assert kinds(report(200, too_short=104), history) == []
+    assert kinds(report(200, too_short=20), history) == []
+    assert kinds(report(200, too_short=160), history) == [("too_short", "jump")]
+    assert kinds(report(200, too_short=60), history[:-1]) == [("too_short", "jump")]
 
 
 def test_a_jump_keeps_a_crawl_off_main_until_a_person_accepts_it(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from assets.schemas import CAPTURES, CRAWL_DELTA, LIVE_PAGES, document_id
 from assets.sources.defs import crawl_delta
 from assets.sources.delta import DeltaPolicy, delta_rows, is_complete, live_changes
 from assets.tables import write_table
-from quality.outcome import Evidence
+from quality.outcome import CheckOutcome, Evidence
 from quality.sources_checks import (
     kept_pages_did_not_collapse,
     links_led_beyond_the_start_urls,
@@ -215,13 +215,16 @@ def test_the_build_reads_this_crawl_and_the_one_before(tmp_path: Path) -> None:
 
 
 def test_a_source_cannot_lose_most_of_its_pages_unnoticed() -> None:
-    def outcome(removed: int, live: int) -> bool:
+    def outcome(removed: int, live: int) -> CheckOutcome:
         stats = {"changes": {"removed": removed}, "live_before": live, "removed_share": removed / live, "rules": {}}
-        return removed_pages_are_a_minority(Evidence({"stats": stats}, None, {}, 0)).passed
+        report = {"stats": stats}
+        return removed_pages_are_a_minority(Evidence(report, None, {}, 0, {"site": report}))
 
-    assert outcome(50, 100)
-    assert not outcome(51, 100)
-    assert outcome(3, 4)  # too few to judge
+    assert outcome(50, 100).passed
+    refused = outcome(51, 100)
+    assert not refused.passed and refused.metadata["sources"] == ["site"]
+    assert "--accept-yield site" in refused.description
+    assert outcome(3, 4).passed  # too few to judge
 
 
 def test_a_crawl_cannot_shrink_to_its_start_urls_unnoticed() -> None:
