@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-sources campaign-kills campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-sources campaign-kills campaign-goodput campaign-resume campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -52,6 +52,12 @@ campaign-bad-input: $(INSTALLED) ## pages and servers made to break a crawler: w
 
 campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run
 	@$(BIN)/python -m tests.campaigns.kills
+
+campaign-resume: $(INSTALLED) ## kill a training run at random steps, resume it, move it to other layouts: is it the same run?
+	@$(BIN)/python -m tests.campaigns.resume
+
+campaign-goodput: $(INSTALLED) ## useful step time over wall time of a run that loses a process every two minutes
+	@$(BIN)/python -m tests.campaigns.goodput
 
 campaign-store: $(INSTALLED) ## fail every system call of the Git store and every request of the lakeFS store once
 	@$(BIN)/python -m tests.campaigns.store_faults

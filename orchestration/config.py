@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from assets.documents.placement import ExecutorName, RayOptions, SlurmOptions
+from orchestration.resources.training_place import TrainingPlace
 from orchestration.stages import BY_NAME, GROUPS, Stage
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Profile(BaseModel):
     )
     ray: RayOptions = RayOptions.model_validate({})
     slurm: SlurmOptions | None = None
+    training: TrainingPlace = TrainingPlace.model_validate({})
     observe_every_steps: int = Field(20, ge=1, description="training steps between two observations in the UI")
 
     def with_workers(self, workers: int) -> Profile:

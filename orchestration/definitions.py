@@ -13,7 +13,7 @@ import dagster as dg
 from assets.build import BuildError
 from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
-from orchestration.config import ConfigError
+from orchestration.config import ConfigError, Profile
 from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.machine_errors import machine_trouble
 from orchestration.offline import apply_offline_defaults
@@ -99,7 +99,7 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
             config=workplace.config,
             home=workplace.home,
             progress=progress,
-            trainer=_trainer(context, stage, workplace.config.profile.observe_every_steps),
+            trainer=_trainer(context, stage, workplace.config.profile),
             allow_stale=context.run.tags.get(ALLOW_STALE_TAG) == "true",
             force=context.run.tags.get(FORCE_TAG) == "true",
             accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
@@ -145,12 +145,12 @@ def last_word(publication: Publication) -> str:
     return f"{rows:,} rows" if rows else f"{len(publication.manifest['files'])} files"
 
 
-def _trainer(context: dg.AssetExecutionContext, stage: Stage, observe_every_steps: int) -> Any:
+def _trainer(context: dg.AssetExecutionContext, stage: Stage, profile: Profile) -> Any:
     if stage.name != "base_checkpoints":
         return None
     from orchestration.resources.trainer import PipesTrainer
 
-    return PipesTrainer(context, observe_every_steps=observe_every_steps)
+    return PipesTrainer(context, observe_every_steps=profile.observe_every_steps, place=profile.training)
 
 
 def _check_result(check: NamedOutcome, stage: Stage) -> dg.AssetCheckResult:

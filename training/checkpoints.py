@@ -16,6 +16,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 import platform
 import shutil
 import time
@@ -141,6 +142,7 @@ class ListedCheckpoints(CheckpointManager):
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "resumed_from": folder.name if folder else None,
             "step": read_marker(folder)["step"] if folder else 0,
+            "restarted_after": os.environ.get("HEADWATER_RESTARTED_AFTER"),
             "set_aside": aside,
         }
         path = self._request.output / "attempts.jsonl"

@@ -50,3 +50,7 @@ class StepTimeoutError(TrainingError):
     """A rank waited too long for another one."""
 
     worth_a_restart = True
+
+
+class HfImportError(TrainingError):
+    """A Hugging Face model cannot be the start of this run."""

@@ -160,6 +160,15 @@ class Data(_Strict):
     channels: tuple[str, ...] = Field(min_length=1)
 
 
+class HfStart(_Strict):
+    """A Hugging Face Llama whose weights a run begins with."""
+
+    folder: Path
+    """config.json and *.safetensors."""
+    weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    """As training/hf_import.py `weights_digest` computes it: part of the run's identity, as the folder is not."""
+
+
 class TrainRequest(_Strict):
     """One run of the training program."""
 
@@ -191,6 +200,8 @@ class TrainRequest(_Strict):
     resume_from: Path | None = None
     """A complete checkpoint folder elsewhere, of the same run or of the stable phase of one that differs in its decay
     alone; used when `output` holds none."""
+    start_from_hf: HfStart | None = None
+    """Used at step 0, in place of random initial weights."""
     threads: PositiveInt = 1  # CPU threads of each rank
     step_timeout_s: PositiveFloat = 600.0
     """A collective that waits longer for a rank ends the run; so does its launcher when no step was recorded for twice as long."""
@@ -211,6 +222,8 @@ class TrainRequest(_Strict):
             raise ValueError(
                 f"the last checkpoint step ({steps[-1]}) must be total_steps ({self.schedule.total_steps}): else the end of training is lost"
             )
+        if self.resume_from and self.start_from_hf:
+            raise ValueError("resume_from continues a checkpoint and start_from_hf begins at step 0: give one of them")
         if self.data.decay and not self.schedule.decay_steps:
             raise ValueError("data.decay is the manifest of a decay phase, but schedule.decay_steps is 0")
         self._layout_fits()
@@ -287,7 +300,9 @@ class TrainRequest(_Strict):
 
     def portable(self) -> dict[str, Any]:
         """The request without the paths of this machine: what a published checkpoint may say of it."""
-        content = self.model_dump(mode="json", exclude={"output": True, "resume_from": True})
+        content = self.model_dump(
+            mode="json", exclude={"output": True, "resume_from": True, "start_from_hf": {"folder"}}
+        )
         content["data"] = {
             "order_fingerprint": self.data.order_fingerprint,
             "decay_order_fingerprint": self.decay_order_fingerprint,
@@ -299,7 +314,7 @@ class TrainRequest(_Strict):
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for a checkpoint to be continued: all that decides the weights but the layout."""
-        content = self.model_dump(mode="json")
+        content = self.model_dump(mode="json", exclude={"start_from_hf": {"folder"}})
         free = (
             "parallelism",
             "pipeline",

@@ -17,6 +17,7 @@ from torchtitan.train import Trainer
 
 from training.checkpoints import ListedCheckpoints
 from training.errors import OrderError
+from training.hf_import import load_start
 from training.job import job_config, register
 from training.monitor import ChannelLoss, StepMonitor, truncate_metrics
 from training.order_dataset import OrderLoader
@@ -80,7 +81,8 @@ class OrderedTrainer(Trainer):
 
     def train(self) -> None:
         """From the last complete checkpoint, or from the start, to the last step."""
-        self.checkpointer.load()
+        if not self.checkpointer.load() and self.request.start_from_hf is not None:
+            load_start(self.request.start_from_hf, self.request.model, self.model_parts)
         if dist.get_rank() == 0:
             truncate_metrics(self.request.output / "metrics.jsonl", self.step)
         assert isinstance(self.dataloader, OrderLoader)

@@ -80,12 +80,22 @@ class TrainingRecipe(BaseModel):
     global_batch_size: int = Field(8, gt=0, description="sequences per optimiser step")
     local_batch_size: int = Field(8, gt=0, description="sequences a rank works on at once; more ranks or memory: tune")
     seed: int = Field(1, ge=0, description="initial weights; the order of the data has its own seed")
+    start_from_hf: str | None = Field(
+        None, description="folder of a Hugging Face Llama of this shape (config.json, *.safetensors) to begin with"
+    )
+    start_weights_sha256: str | None = Field(
+        None, description="digest of its weights: what is trained from is pinned by content, not by a path"
+    )
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of matrix products; bfloat16 on GPUs")
     mask_documents: bool = Field(
         False, description="attention stays inside each document of a packed sequence; false: it sees those before"
     )
     checkpoint_every_steps: int = Field(250, gt=0, description="besides these, the last step is always saved")
     early_checkpoint_steps: tuple[int, ...] = Field((1,), description="saved too, to see where the trend begins")
+    rolling_every_steps: int | None = Field(
+        None, gt=0, description="saved besides, only to resume from; the newest two are kept, none is published"
+    )
+    step_timeout_s: float = Field(600, gt=0, description="a rank that lets the others wait longer ends the run")
     dp_shard: int = Field(1, gt=0, description="FSDP2 ranks")
     dp_replicate: int = Field(1, gt=0, description="replicas of the FSDP group (HSDP), or of the model")
     cp: int = Field(1, gt=0, description="context-parallel ranks: each has a part of every sequence; needs CUDA")
@@ -156,6 +166,12 @@ class TrainingRecipe(BaseModel):
                 f"local_batch_size / microbatch_size ({self.microbatches}) must be a multiple of pp ({self.pp}) with Interleaved1F1B"
             )
         return found
+
+    @model_validator(mode="after")
+    def _start_is_pinned(self) -> Self:
+        if (self.start_from_hf is None) != (self.start_weights_sha256 is None):
+            raise ValueError("start_from_hf and start_weights_sha256 go together: the folder, and what must be in it")
+        return self
 
     @property
     def checkpoint_steps(self) -> list[int]:
@@ -252,6 +268,9 @@ def train_request(
             "threads",
         ),
         "checkpoint_steps": training.checkpoint_steps,
+        "rolling_every_steps": training.rolling_every_steps,
+        "step_timeout_s": training.step_timeout_s,
+        "start_from_hf": _start(training),
         "data": {
             **_orders(order),
             "index": [str(path) for path in shards.plain("index", scratch)],
@@ -263,6 +282,12 @@ def train_request(
         "end_of_document_id": encoding["end_of_text_id"],
         "output": str(output),
     }
+
+
+def _start(training: TrainingRecipe) -> dict[str, str] | None:
+    if training.start_from_hf is None or training.start_weights_sha256 is None:
+        return None
+    return {"folder": training.start_from_hf, "weights_sha256": training.start_weights_sha256}
 
 
 def _orders(order: Segment) -> dict[str, Any]:

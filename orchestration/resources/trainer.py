@@ -11,21 +11,29 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
+import logging
+import math
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from assets.build import BuildError, Progress
+from tenacity import Retrying, retry_if_exception_type, wait_fixed
+
+from assets.build import Progress
+from orchestration.resources.training_failure import StopWithoutProgress, WorkerLostError, failure
+from orchestration.resources.training_place import TrainingPlace
 
 if TYPE_CHECKING:
     import dagster as dg
+
+log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parents[2]
 PROGRAM = "training.main"
@@ -37,7 +45,6 @@ DEFAULT_STEP_TIMEOUT_S = 600.0
 FIRST_STEP_S = 1200.0
 """How long a run may take to its first step, whatever its steps may take: imports, reading a checkpoint, compiling."""
 HANG_GRACE_S = 60.0
-TAIL_CHARACTERS = 3000
 FIXED_THREADS = {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
 """Libraries must not choose their number of threads: it decides in which order sums are taken."""
 
@@ -48,19 +55,28 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)  # loaded before any fork: the child between fork and exec must not load libraries
 
 
+NO_RESTARTS = TrainingPlace.model_validate({"restarts": 0})
+
+
 class LocalTrainer:
     """TrainerLauncher for the command line and tests."""
 
+    def __init__(self, place: TrainingPlace = NO_RESTARTS) -> None:
+        self._place = place
+
     def run(self, request_path: Path, workdir: Path, progress: Progress) -> None:
         """Train and wait. Raises BuildError with the program's own last error."""
-        launch(request_path, workdir, progress)
+        launch(request_path, workdir, progress, self._place)
 
 
 class PipesTrainer:
     """TrainerLauncher inside a Dagster asset: metrics appear as observations while the run goes on."""
 
-    def __init__(self, context: dg.AssetExecutionContext, *, observe_every_steps: int = 20) -> None:
+    def __init__(
+        self, context: dg.AssetExecutionContext, *, observe_every_steps: int = 20, place: TrainingPlace = NO_RESTARTS
+    ) -> None:
         self._context = context
+        self._place = place
         self._observe_every_steps = observe_every_steps
         self._seen = 0
         self._observed_step = 0
@@ -69,20 +85,36 @@ class PipesTrainer:
         """Train and wait. Raises BuildError with the program's own last error."""
         import dagster as dg
 
+        if self._place.launcher != "local":  # another machine: its metrics come by the file that all see
+            total = json.loads(request_path.read_text("utf-8"))["schedule"]["total_steps"]
+            launch(
+                request_path,
+                workdir,
+                progress,
+                self._place,
+                on_step=lambda line: self._show([line | {"total_steps": total}]),
+            )
+            return
         with dg.open_pipes_session(
             context=self._context,
             context_injector=dg.PipesTempFileContextInjector(),
             message_reader=dg.PipesTempFileMessageReader(),
         ) as session:
-            launch(request_path, workdir, progress, session.get_bootstrap_env_vars(), lambda: self._observe(session))
+            environment = session.get_bootstrap_env_vars()
+            launch(request_path, workdir, progress, self._place, environment, lambda: self._observe(session))
         self._observe(session)  # what came between the last look and the end
 
     def _observe(self, session: dg.PipesSession) -> None:
-        """Messages do not reach the event log by themselves; an observation costs 9 ms, so not every one does."""
+        """Messages do not reach the event log by themselves."""
+        messages = session.get_custom_messages()
+        self._show(messages[self._seen :])
+        self._seen = len(messages)
+
+    def _show(self, messages: Sequence[Mapping[str, Any]]) -> None:
+        """An observation costs 9 ms, so not every step becomes one."""
         import dagster as dg
 
-        messages = session.get_custom_messages()
-        for message in messages[self._seen :]:
+        for message in messages:
             step, last = message["step"], message["step"] == message["total_steps"]
             every = self._observe_every_steps
             if step > 1 and not last and step // every == self._observed_step // every:
@@ -94,44 +126,109 @@ class PipesTrainer:
             self._context.log_event(
                 dg.AssetObservation(self._context.asset_key, partition=partition, metadata=shown | channels)
             )
-        self._seen = len(messages)
 
 
 def launch(
     request_path: Path,
     workdir: Path,
     progress: Progress,
+    place: TrainingPlace,
     environment: Mapping[str, str] | None = None,
     on_poll: Callable[[], None] = lambda: None,
+    on_step: Callable[[dict[str, Any]], None] = lambda line: None,
 ) -> None:
-    """Run the training program on one request until it ends; on any exception here, end it first."""
+    """Run the training program on one request until it ends; on any exception here, end it first.
+
+    A run that lost a worker is started again and resumes from its last whole checkpoint. Not by torchrun's own
+    `--max-restarts`: that would as well repeat a refused request or a NaN, and could not know whether the run gets on.
+    """
+    output = Path(json.loads(request_path.read_text("utf-8"))["output"])
+    lost: WorkerLostError | None = None
+    for attempt in Retrying(
+        retry=retry_if_exception_type(WorkerLostError),
+        stop=StopWithoutProgress(output, place.restarts),
+        wait=wait_fixed(place.restart_wait_s),
+        reraise=True,
+    ):
+        with attempt:
+            why = {"HEADWATER_RESTARTED_AFTER": str(lost).partition("\n")[0]} if lost else {}
+            try:
+                _attempt(request_path, workdir, progress, place, why | dict(environment or {}), on_poll, on_step)
+            except WorkerLostError as error:
+                log.warning("training is started again from its last checkpoint: %s", error)
+                lost = error
+                raise
+
+
+def _attempt(
+    request_path: Path,
+    workdir: Path,
+    progress: Progress,
+    place: TrainingPlace,
+    environment: Mapping[str, str],
+    on_poll: Callable[[], None],
+    on_step: Callable[[dict[str, Any]], None],
+) -> None:
     request = json.loads(request_path.read_text("utf-8"))
     error_path = request_path.parent / "error.json"
     error_path.unlink(missing_ok=True)
-    log_path = workdir / "torchrun.log"
     metrics = MetricsTail(Path(request["output"]) / "metrics.jsonl")
     watchdog = Watchdog(request.get("step_timeout_s", DEFAULT_STEP_TIMEOUT_S))
-    with started(request_path, request, log_path, environment or {}) as process:
-        while process.poll() is None:
+    with _job(place)(request_path, request, workdir, environment) as job:
+        while job.poll() is None:
             time.sleep(POLL_S)
             for line in metrics.read():
                 watchdog.saw(line["step"])
                 note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s"
                 progress.update(line["step"], request["schedule"]["total_steps"], note)
+                on_step(line)
             watchdog.check()
             on_poll()
-        if process.returncode != 0:
-            raise BuildError(describe_failure(process.returncode, error_path, log_path))
+        if job.returncode != 0:
+            raise failure(job.returncode, error_path, job.log_path)
+
+
+class Job(Protocol):
+    """A run under way, wherever it is."""
+
+    log_path: Path
+    returncode: int
+
+    def poll(self) -> int | None: ...
+
+
+def _job(place: TrainingPlace) -> Callable[..., contextlib.AbstractContextManager[Job]]:
+    """`(request_path, request, workdir, environment)` starts the program; the end of the block ends it."""
+    if place.launcher == "slurm":
+        from orchestration.resources.slurm_training import slurm_job
+
+        assert place.slurm is not None  # the model has checked it
+        return functools.partial(slurm_job, place.slurm)
+    if place.launcher == "kubernetes":
+        from orchestration.resources.kubernetes_training import kubernetes_job
+
+        assert place.kubernetes is not None
+        return functools.partial(kubernetes_job, place.kubernetes)
+    return started
+
+
+def ranks_of(request: Mapping[str, Any]) -> int:
+    """Processes that the request's layout needs."""
+    return math.prod(degree for degree in request.get("parallelism", {}).values() if isinstance(degree, int))
+
+
+class LocalJob(subprocess.Popen[bytes]):
+    """torchrun on this machine."""
+
+    log_path: Path
 
 
 @contextlib.contextmanager
 def started(
-    request_path: Path, request: Mapping[str, Any], log_path: Path, environment: Mapping[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
+    request_path: Path, request: Mapping[str, Any], workdir: Path, environment: Mapping[str, str]
+) -> Iterator[LocalJob]:
     """torchrun in a process group of its own; stopped when the block ends, however it ends."""
-    ranks = 1
-    for degree in request.get("parallelism", {}).values():
-        ranks *= degree
+    log_path, ranks = workdir / "torchrun.log", ranks_of(request)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["-m", PROGRAM, "--request", str(request_path)]
     path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
@@ -140,9 +237,8 @@ def started(
     child = RESOLVER | os.environ | own | FIXED_THREADS | dict(environment)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
-        process = subprocess.Popen(
-            command, env=child, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with_parent
-        )
+        process = LocalJob(command, env=child, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with_parent)
+        process.log_path = log_path
         try:
             yield process
         finally:
@@ -164,39 +260,6 @@ def stop(process: subprocess.Popen[bytes]) -> None:
             process.wait(patience)
 
 
-def describe_failure(status: int, error_path: Path, log_path: Path) -> str:
-    """The training program's own last error; where it left none, who was killed by which signal, and its output's tail."""
-    logs = error_path.parent / "logs"
-    if error_path.is_file():
-        error = json.loads(error_path.read_text("utf-8"))
-        message = f"training stopped on rank {error['rank']}: {error['type']}: {error['message']}"
-        return message if error["expected"] else f"{message}\n{error['traceback']}\nLogs: {logs}"
-    output = log_path.read_text("utf-8", errors="replace")
-    killed = _killed(status, output)
-    tail = f"End of its output:\n{output[-TAIL_CHARACTERS:]}\nLogs: {logs}"
-    return f"training ended without an error of its own: {killed or f'exit status {status}'}. {tail}"
-
-
-_RANK_ENDED = re.compile(r"failed \(exitcode: (?P<code>-?\d+)\) local_rank: (?P<rank>\d+)")
-"""torchrun's line about the first rank that ended badly."""
-
-
-def _killed(status: int, output: str) -> str | None:
-    """Who was ended by a signal: a rank, as torchrun reports it, or torchrun itself."""
-    if status < 0:
-        return f"torchrun was killed by {_signal(-status)}"
-    found = _RANK_ENDED.search(output)
-    if found is None or int(found["code"]) >= 0:
-        return None
-    number = -int(found["code"])
-    memory = ", often for want of memory: lower local_batch_size" if number == signal.SIGKILL else ""
-    return f"rank {found['rank']} was killed by {_signal(number)}{memory}"
-
-
-def _signal(number: int) -> str:
-    return f"signal {number} ({signal.Signals(number).name})"
-
-
 class Watchdog:
     """Notices a run that hangs where no rank waits for another: there no collective's timeout ends it."""
 
@@ -215,7 +278,7 @@ class Watchdog:
         """Raises BuildError when the last step is too long ago."""
         waited = time.monotonic() - self._since
         if waited > self._patience_s:
-            raise BuildError(
+            raise WorkerLostError(
                 f"training recorded no step for {waited:.0f} s, the last one was {self._step}: it hangs, and was ended. Run again: "
                 "it resumes from the last complete checkpoint; if steps are that slow, raise step_timeout_s"
             )

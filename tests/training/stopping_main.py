@@ -1,7 +1,7 @@
 """The training program, stopped hard after a given step: `... --request request.json`, step in STOP_AFTER_STEP.
 
 STOP_HOW: kill = SIGKILL of this rank, as the kernel would; nan = the loss becomes NaN; hang = wait for ever;
-hang-last = only the last rank does.
+hang-last = only the last rank does. STOP_ONCE: a file; only the program that makes it stops.
 """
 
 from __future__ import annotations
@@ -21,8 +21,15 @@ from training.monitor import StepMonitor  # noqa: E402
 log = StepMonitor.log
 
 
+def _first(once: str | None) -> bool:
+    try:
+        return once is None or os.open(once, os.O_CREAT | os.O_EXCL) >= 0
+    except FileExistsError:
+        return False
+
+
 def stopping_log(self: StepMonitor, step: int, *metrics: Any, **named: Any) -> None:
-    stop = step == int(os.environ["STOP_AFTER_STEP"])
+    stop = step == int(os.environ["STOP_AFTER_STEP"]) and _first(os.environ.get("STOP_ONCE"))
     if stop and os.environ["STOP_HOW"] == "nan":
         self._loss._total += float("nan")
     log(self, step, *metrics, **named)

@@ -1,0 +1,172 @@
+"""The training program as one Slurm job: one torchrun per node, whose ranks meet on the first node.
+
+Slurm puts the job back into its queue when a node dies (`--requeue`), and the job puts itself back shortly
+before its time limit; it then resumes from the last whole checkpoint. Any other lost worker ends the job, and
+the launcher sends it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
+
+from assets.build import BuildError
+from orchestration.resources import trainer
+from orchestration.resources.training_place import SlurmTraining, ranks_per_node
+
+UNREACHABLE_S = 600.0
+"""A controller that restarts is back by then."""
+_ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
+_HINTS = {
+    "TIMEOUT": "raise [training.slurm] time in the profile",
+    "OUT_OF_MEMORY": "raise [training.slurm] memory_gb_per_node in the profile, or lower local_batch_size",
+    "CANCELLED": "somebody cancelled it, or its node was taken down",
+}
+
+
+class _QueueSilentError(Exception):
+    pass
+
+
+def sbatch_script(
+    options: SlurmTraining,
+    request_path: Path,
+    request: Mapping[str, Any],
+    workdir: Path,
+    environment: Mapping[str, str],
+) -> str:
+    """The job script. Raises BuildError when the ranks do not spread evenly over the nodes."""
+    try:
+        ranks = ranks_per_node(trainer.ranks_of(request), options.nodes)
+    except ValueError as error:
+        raise BuildError(f"{error}: change the layout, or [training.slurm] nodes in the profile") from None
+    directives = {
+        "job-name": f"headwater-{request['run']}",
+        "partition": options.partition,
+        "time": options.time,
+        "nodes": options.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": options.cpus_per_node,
+        "mem": f"{options.memory_gb_per_node}G",
+        **({"gres": f"gpu:{options.gpus_per_node}"} if options.gpus_per_node else {}),
+        "signal": f"B:USR1@{options.signal_before_limit_s}",
+        "open-mode": "append",
+        "output": workdir / "slurm.log",
+        **options.sbatch,
+    }
+    exports = {"OMP_NUM_THREADS": str(request.get("threads", 1))} | trainer.FIXED_THREADS | dict(environment)
+    program = ["-m", trainer.PROGRAM, "--request", str(request_path)]
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *(f"#SBATCH --{name}={value}" for name, value in directives.items()),
+            "#SBATCH --requeue",
+            options.environment or _this_installation(),
+            *(f"export {name}={shlex.quote(value)}" for name, value in exports.items()),
+            "unset HEADWATER_LAUNCHER_PID",  # of another machine
+            "trap 'scontrol requeue \"$SLURM_JOB_ID\"' USR1  # the time limit is near",
+            'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
+            'srun --kill-on-bad-exit=1 python -m torch.distributed.run --nnodes "$SLURM_NNODES" '
+            f'--nproc-per-node {ranks} --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d '
+            f'--rdzv-endpoint "$first:{options.port}" {shlex.join(program)} &',
+            "wait $!",
+            "",
+        ]
+    )
+
+
+def _this_installation() -> str:
+    """The same interpreter and the same modules, by absolute path."""
+    modules = os.pathsep.join(filter(None, [str(trainer.PROJECT), os.environ.get("PYTHONPATH")]))
+    return f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH PYTHONPATH={shlex.quote(modules)}"
+
+
+class SlurmJob:
+    """A job in the queue or running."""
+
+    def __init__(self, identity: str, log_path: Path, poll_s: float) -> None:
+        self.identity = identity
+        self.log_path = log_path
+        self.returncode = 0
+        self._poll_s = poll_s
+        self._looked_at = 0.0
+
+    def poll(self) -> int | None:
+        """None while it waits or runs. Raises BuildError for an end that the program itself did not choose."""
+        if time.monotonic() - self._looked_at < self._poll_s:
+            return None
+        self._looked_at = time.monotonic()
+        state = _state(self.identity)
+        if state not in _ENDED:
+            return None
+        if hint := _HINTS.get(state):
+            raise BuildError(f"Slurm job {self.identity} is {state}: {hint}. Log: {self.log_path}")
+        self.returncode = 0 if state == "COMPLETED" else 1
+        return self.returncode
+
+
+@contextlib.contextmanager
+def slurm_job(
+    options: SlurmTraining,
+    request_path: Path,
+    request: Mapping[str, Any],
+    workdir: Path,
+    environment: Mapping[str, str],
+) -> Iterator[SlurmJob]:
+    """The job submitted; cancelled when the block ends, if it has not ended by then.
+
+    A job that an earlier launcher sent and could not cancel (it was killed) is cancelled first.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    known = workdir / "slurm_job"
+    if known.is_file():
+        _command("scancel", known.read_text("utf-8"))
+    log_path = workdir / "slurm.log"
+    log_path.unlink(missing_ok=True)
+    script = workdir / "train.sbatch"
+    script.write_text(sbatch_script(options, request_path, request, workdir, environment), "utf-8")
+    sent = _command("sbatch", "--parsable", str(script))
+    if sent.returncode:
+        raise BuildError(
+            f"sbatch refused the job: {sent.stderr.strip()}. Check [training.slurm] in the profile and {script}"
+        )
+    job = SlurmJob(sent.stdout.strip().partition(";")[0], log_path, options.poll_s)
+    known.write_text(job.identity, "utf-8")
+    try:
+        yield job
+    finally:
+        _command("scancel", job.identity)
+        known.unlink(missing_ok=True)
+
+
+def _state(identity: str) -> str:
+    """State of a job; COMPLETED or FAILED by its record when it has left the queue. Waits for a controller that is away."""
+    for attempt in Retrying(
+        retry=retry_if_exception_type(_QueueSilentError),
+        stop=stop_after_delay(UNREACHABLE_S),
+        wait=wait_fixed(5),
+        reraise=True,
+    ):
+        with attempt:
+            found = _command("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={identity}")
+            if found.returncode == 0 and found.stdout.strip():
+                return found.stdout.split()[0]
+            if found.returncode and "Invalid job id" not in found.stderr:
+                raise _QueueSilentError(found.stderr.strip())
+    return "FAILED"  # older than MinJobAge, so it was not seen to complete: what it left says more
+
+
+def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(arguments, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise BuildError(f"the profile says launcher = 'slurm', but this machine has no {arguments[0]}") from None
