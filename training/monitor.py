@@ -22,10 +22,11 @@ from torchtitan.components.metrics import MetricsProcessor
 
 from training.errors import NonFiniteLossError
 from training.request import TrainRequest
+from training.sequence_losses import SequenceLosses
 
 
 class ChannelLoss:
-    """Cross-entropy summed over tokens, remembering the sums of each channel.
+    """Cross-entropy summed over tokens, remembering the sums of each sequence and channel.
 
     Called once per micro-batch, also by the pipeline schedule, with views of the labels that `expect`
     was given: their offset says which rows they are. The schedule's dry run comes first and is
@@ -36,14 +37,19 @@ class ChannelLoss:
 
     def __init__(self, channels: int) -> None:
         self.divisor: torch.Tensor | float = 1.0
-        self._total = torch.zeros(2, channels, dtype=torch.float64)
+        self._columns = channels
+        self._settled: list[torch.Tensor] = []
         self._rows: dict[int, torch.Tensor] = {}
         self._expected: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def expect(self, channels: torch.Tensor, labels: torch.Tensor) -> None:
-        """Channel numbers of the labels that come next, whole or in micro-batches."""
+    def expect(self, channels: torch.Tensor, labels: torch.Tensor, columns: int | None = None) -> None:
+        """Channel numbers of the labels that come next, whole or in micro-batches.
+
+        Tokens may be grouped by something else than channels: then `columns` says how many groups there are.
+        """
         self._settle()
         self._expected = channels, labels
+        self._columns = columns or self._columns
 
     def __call__(self, prediction: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         losses = F.cross_entropy(prediction.flatten(0, 1).float(), labels.flatten(0, 1), reduction="none")
@@ -56,24 +62,31 @@ class ChannelLoss:
         if isinstance(losses, DTensor):
             losses = losses.full_tensor()
         row = int(labels.storage_offset() - all_labels.storage_offset()) // all_labels.stride(0)
-        channels = all_channels[row : row + labels.shape[0]].flatten().to(losses.device)
-        sums = torch.zeros_like(self._total)
-        for channel in range(sums.shape[1]):
-            mine = losses[channels == channel]
-            sums[0, channel] = mine.sum(dtype=torch.float64).cpu()
-            sums[1, channel] = mine.numel()
+        channels = all_channels[row : row + labels.shape[0]].to(losses.device)
+        losses = losses.view(channels.shape)
+        sums = torch.empty(2, len(channels), self._columns, dtype=torch.float64, device=losses.device)
+        for channel in range(self._columns):
+            mine = channels == channel
+            sums[0, :, channel] = torch.where(mine, losses, 0.0).sum(1, dtype=torch.float64)
+            sums[1, :, channel] = mine.sum(1)
         self._rows[row] = sums
 
     def _settle(self) -> None:
-        for row in sorted(self._rows):
-            self._total += self._rows[row]
+        """What was remembered of the expected labels; zeros where another pipeline stage computes the loss."""
+        if self._expected is None:
+            return
+        settled = torch.zeros(2, len(self._expected[1]), self._columns, dtype=torch.float64)
+        for row, sums in self._rows.items():
+            settled[:, row : row + sums.shape[1]] = sums.cpu()
+        self._settled.append(settled)
         self._rows.clear()
+        self._expected = None
 
     def take(self) -> torch.Tensor:
-        """Sums since the last call: row 0 the losses, row 1 the tokens, one column per channel."""
+        """Sums since the last call, [2, sequences, channels]: first the losses, then the tokens. Sequences as they came."""
         self._settle()
-        taken = self._total.clone()
-        self._total.zero_()
+        taken = torch.cat(self._settled, dim=1)
+        self._settled.clear()
         return taken
 
 
@@ -93,8 +106,11 @@ class StepMonitor(MetricsProcessor):
         self._loss = loss
         self._report = report
         self._path = request.output / "metrics.jsonl"
+        self._sequences = SequenceLosses(request.output, request.global_batch_size)
         self.last: dict[str, Any] = {}
         """Metrics of the last step."""
+        self.sequence_losses = torch.empty(0)
+        """Mean loss of each sequence of the last step, in order."""
 
     def should_log(self, step: int) -> bool:
         """Every step."""
@@ -117,13 +133,14 @@ class StepMonitor(MetricsProcessor):
 
         torchtitan's own averages are not used: pipeline stages without the loss report -1.
         """
-        sums = self._reduced()
+        sums, sequence_sums, gradient_norm = self._reduced(float(grad_norm))
         tokens = float(sums[1].sum())
         seconds = time.perf_counter() - self.time_last_log
+        self.sequence_losses = sequence_sums / self._request.model.sequence_length
         self.last = {
             "step": step,
             "loss": float(sums[0].sum()) / tokens,
-            "gradient_norm": float(grad_norm),
+            "gradient_norm": gradient_norm,
             "learning_rate": (extra_metrics or {})["lr"],
             "tokens_seen": self._request.tokens_seen(step),
             "tokens_per_s": tokens / seconds,
@@ -139,15 +156,32 @@ class StepMonitor(MetricsProcessor):
         if dist.get_rank() == 0:
             self._write()
 
-    def _reduced(self) -> torch.Tensor:
-        sums = self._loss.take()
-        if self.parallel_dims.tp_enabled and self.parallel_dims.get_mesh("tp").get_local_rank() > 0:
+    def _reduced(self, gradient_norm: float) -> tuple[torch.Tensor, torch.Tensor, float]:
+        """(sums of channels, loss sums of the step's sequences in order, gradient norm of rank 0): equal on all ranks.
+
+        Decisions are made from these numbers on every rank, so they must not differ in a last bit.
+        """
+        taken = self._loss.take()
+        mesh, request = self.parallel_dims, self._request
+        batch_rank = mesh.get_mesh("batch").get_local_rank() if mesh.dp_enabled else 0
+        losses = torch.zeros(
+            request.global_batch_size // (request.local_batch_size * request.parallelism.dp),
+            request.parallelism.dp,
+            request.local_batch_size,
+            dtype=torch.float64,
+        )
+        losses[:, batch_rank] = taken[0].sum(1).view(len(losses), request.local_batch_size)
+        sums = torch.cat([taken.sum(1).flatten(), losses.flatten(), torch.zeros(1, dtype=torch.float64)])
+        if mesh.tp_enabled and mesh.get_mesh("tp").get_local_rank() > 0:
             sums.zero_()  # tensor-parallel ranks saw the same tokens
+        if dist.get_rank() == 0:
+            sums[-1] = gradient_norm
         if dist.get_world_size() > 1:
             on_device = sums.to(torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu"))
             dist.all_reduce(on_device)
             sums = on_device.cpu()
-        return sums
+        of_channels = 2 * len(request.data.channels)
+        return sums[:of_channels].view(2, -1), sums[of_channels:-1], float(sums[-1])
 
     def _refuse_non_finite(self) -> None:
         for name in ("loss", "gradient_norm"):
@@ -162,6 +196,7 @@ class StepMonitor(MetricsProcessor):
     def _write(self) -> None:
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.last) + "\n")
+        self._sequences.write(self.last["step"], self.sequence_losses.numpy())
         step, request = self.last["step"], self._request
         if step == 1 or step % request.report_every_steps == 0 or step == request.schedule.total_steps:
             self._report({**self.last, "total_steps": request.schedule.total_steps})

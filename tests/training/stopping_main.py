@@ -31,7 +31,8 @@ def _first(once: str | None) -> bool:
 def stopping_log(self: StepMonitor, step: int, *metrics: Any, **named: Any) -> None:
     stop = step == int(os.environ["STOP_AFTER_STEP"]) and _first(os.environ.get("STOP_ONCE"))
     if stop and os.environ["STOP_HOW"] == "nan":
-        self._loss._total += float("nan")
+        self._loss._settle()
+        self._loss._settled[0] += float("nan")
     log(self, step, *metrics, **named)
     if stop and os.environ["STOP_HOW"] == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
