@@ -325,16 +325,41 @@ METRICS = schema(
 )
 """base_checkpoints/<run>/metrics.parquet: one row per step, the table form of metrics.jsonl."""
 
+QUARANTINE = schema(
+    {
+        "doc_id": pa.string(),
+        "stage": pa.string(),  # training
+        "kept": pa.bool_(),  # false
+        "reason": pa.string(),  # loss_spike | loss_drop | non_finite
+        "run": pa.string(),
+        "incident": pa.int64(),
+        "step": pa.int64(),  # first step of the incident
+        "rollback_step": pa.int64(),  # training went back here; no later step reads the document
+        "loss": pa.float64(),
+        "expected": pa.float64(),  # its channel's usual loss under the same weights
+        "deviation_sigma": pa.float64(),
+    }
+)
+"""base_checkpoints/<run>/quarantine.parquet: documents that the run was traced to and that it reads no more, sorted by doc_id."""
+
+AMENDMENTS = schema({"sequence": pa.int64(), "replaced_by": pa.int64(), "incident": pa.int64()})
+"""base_checkpoints/<run>/amendments.parquet: sequences of the order that were not read, and the earlier ones read in their place."""
+
 INCIDENTS = schema(
     {
         "run": pa.string(),
         "step": pa.int64(),
+        "last_step": pa.int64(),
         "kind": pa.string(),  # loss_spike | loss_drop | gradient_spike | non_finite
         "value": pa.float64(),
         "expected": pa.float64(),
         "deviation_sigma": pa.float64(),
-        "doc_ids": pa.list_(pa.string()),
+        "cause": pa.string(),  # data | optimiser | unexplained; null where none was looked for
+        "action": pa.string(),  # replace_sequences | lower_learning_rate | tighten_clipping | go_on | recorded
+        "rollback_step": pa.int64(),  # checkpoint that training went back to (0 = the start); null = it went on
+        "doc_ids": pa.list_(pa.string()),  # quarantined documents, furthest from normal first; else those of its steps
         "urls": pa.list_(pa.string()),
+        "sources": pa.list_(pa.string()),
     }
 )
 """loss_incidents/<run>/incidents.parquet: one row per incident, sorted by step; empty when there was none."""
@@ -415,6 +440,7 @@ LINEAGE_USES = schema(
         "last_step": pa.int64(),
         "tokens_used": pa.int64(),
         "repeats": pa.int64(),  # distinct uses of the document: 1 = read once, 0 = held out
+        "quarantined": pa.string(),  # reason of the run's quarantine; null = none
     }
 )
 """lineage_index/uses.parquet: one row per document and run that planned it, sorted by doc_id, run."""
@@ -430,6 +456,9 @@ LINEAGE_CHECKPOINTS = schema(
     }
 )
 """lineage_index/checkpoints.parquet: one row per saved checkpoint, sorted by run, step."""
+
+LINEAGE_AMENDMENTS = schema({"run": pa.string(), "sequence": pa.int64(), "replaced_by": pa.int64()})
+"""lineage_index/amendments.parquet: sequences that loss incidents had replaced, and the earlier ones read in their place."""
 
 AUDIT = schema(
     {"rule": pa.string(), "run": pa.string(), "checked": pa.int64(), "violations": pa.int64(), "example": pa.string()}

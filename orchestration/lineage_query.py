@@ -71,6 +71,8 @@ def _print_history(history: DocumentHistory, out: Console) -> None:
     for use in history.uses:
         if use.split == "heldout":
             out.print(f"  {use.run}: held out, in no training sequence")
+        elif not use.steps and use.quarantined:
+            out.print(f"  {use.run}: quarantined ({use.quarantined}), in no sequence of the run")
         elif not use.steps:
             out.print(f"  {use.run}: planned, not used")
         else:
@@ -78,6 +80,8 @@ def _print_history(history: DocumentHistory, out: Console) -> None:
                 f"  {use.run}: steps {_shorten(use.steps)} ({len(use.sequences)} sequences, {use.tokens_used:,} tokens, "
                 f"{use.repeats} repeats); first checkpoint that saw it: {use.first_checkpoint or 'none yet'}"
             )
+            if use.quarantined:
+                out.print(f"    [yellow]quarantined[/] by a {use.quarantined}: read no more after the run went back")
     if not history.uses:
         out.print("  used by no run")
 

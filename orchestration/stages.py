@@ -237,7 +237,7 @@ STAGES: tuple[Stage, ...] = (
         "run",
         inputs=_edges("same", "compute_plan", "order_manifest", "mixture_manifest")
         + _edges("pinned", "token_shards", "tokenizer"),
-        recipes=("model", "training"),
+        recipes=("model", "training", "incidents"),
         modules=("assets.training.request", "training.main"),
         sentence="A Llama trained by torchtitan on exactly the planned order: one row, one folder and one safetensors export per saved step.",
         kinds=("pytorch", "torchtitan"),
@@ -251,7 +251,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=_edges("same", "base_checkpoints", "order_manifest") + _edges("pinned", "corpus"),
         recipes=("incidents",),
         modules=("assets.training.incidents",),
-        sentence="Steps whose loss or gradient left the expected band, with the documents and URLs they were reading.",
+        sentence="Steps whose loss or gradient left the expected band, the cause, the documents, URLs and sources they were traced to, and what was done.",
         kinds=("parquet",),
     ),
     # --- evaluation: trends over checkpoints, not single numbers

@@ -42,6 +42,23 @@ class BandLimits(BaseModel):
     join_steps: int = Field(8, ge=0)
 
 
+class IncidentPolicy(BandLimits):
+    """When a step is an incident and what is done about it; the meaning of each is in the recipe that fills it."""
+
+    react: bool = True
+    confirm_steps: int = Field(4, ge=0)
+    documents_before_steps: int = Field(1, ge=0)
+    reference_steps: int = Field(16, ge=1)
+    look_ahead_steps: int = Field(16, ge=0)
+    document_sigmas: float = Field(6.0, gt=0)
+    smallest_document_change: float = Field(0.25, ge=0)
+    smallest_document_tokens: int = Field(16, ge=1)
+    smallest_explained_share: float = Field(0.5, gt=0, le=1)
+    learning_rate_factor: float = Field(0.3, gt=0, lt=1)
+    calm_steps: int = Field(16, ge=0)
+    max_attempts: int = Field(3, ge=1)
+
+
 @dataclass(frozen=True)
 class Deviation:
     """One step outside the band."""

@@ -8,6 +8,8 @@ class TrainingError(Exception):
 
     worth_a_restart = False
     """Whether the same request may succeed from the last checkpoint, with nothing changed by a person."""
+    run_again = False
+    """Whether the launcher should start the same request again at once."""
 
 
 class RequestError(TrainingError):
@@ -54,3 +56,14 @@ class StepTimeoutError(TrainingError):
 
 class HfImportError(TrainingError):
     """A Hugging Face model cannot be the start of this run."""
+
+
+class IncidentDetectedError(TrainingError):
+    """The loss left its band: what was seen is written down, and the program, started again, finds the cause and goes on."""
+
+    worth_a_restart = True
+    run_again = True
+
+
+class IncidentUnresolvedError(TrainingError):
+    """The same trouble came back after every remedy that the policy allows."""

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch.nn as nn
-from torchtitan.components.lr_scheduler import build_lr_schedulers
+from torch.optim.lr_scheduler import LambdaLR
+from torchtitan.components.lr_scheduler import LRSchedulersContainer, build_lr_schedulers
 from torchtitan.components.optimizer import build_optimizers
 from torchtitan.config import JobConfig
 from torchtitan.distributed.pipeline_parallel import pipeline_llm
 from torchtitan.models.llama3.infra.parallelize import parallelize_llama
 from torchtitan.protocols import train_spec as train_specs
 
+from training.amended_order import AmendedReader, Amending
 from training.cpu_support import sum_gradients
 from training.model import SeededTransformer, model_args
 from training.monitor import ChannelLoss, StepMonitor
 from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
-from training.request import TrainRequest
+from training.request import Schedule, TrainRequest
 
 FLAVOUR = "requested"
 FIRST_STEP_TIMEOUT_S = 600
@@ -85,17 +88,43 @@ def _layout(config: JobConfig, request: TrainRequest) -> None:
     config.parallelism.pipeline_parallel_microbatch_size = request.pipeline.microbatch_size
 
 
-def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[str, Any]], None]) -> None:
+def open_order(request: TrainRequest) -> OrderReader:
+    """The planned order, before any amendment."""
+    model = request.model
+    return OrderReader(request.data, model.sequence_length, model.vocab_size, request.lookup, request.decay_from)
+
+
+def amended_schedule(amending: Amending, schedule: Schedule) -> Callable[..., LRSchedulersContainer]:
+    """torchtitan's schedule, with what the amendments say of a step."""
+
+    def amended(given: Callable[[int], float], done: int) -> float:
+        share, step = given(done), done + 1
+        if amending.now.holds_to_plan(step) and step <= schedule.total_steps:
+            share = min(share, schedule.learning_rate(step) / schedule.peak_lr)
+        return share * amending.now.learning_rate_factor(step)
+
+    def build(*arguments: Any) -> LRSchedulersContainer:
+        container = build_lr_schedulers(*arguments)
+        for scheduler in container.schedulers:
+            assert isinstance(scheduler, LambdaLR)
+            # A partial, as torchtitan's own: checkpoints keep a plain function's state in another form.
+            scheduler.lr_lambdas = [functools.partial(amended, given) for given in scheduler.lr_lambdas]
+        return container
+
+    return build
+
+
+def register(
+    request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[str, Any]], None], amending: Amending
+) -> None:
     """Make this run known to torchtitan under `headwater/<run>`."""
 
     class RequestedTransformer(SeededTransformer):
         seed = request.seed
 
     def build_loader(dp_world_size: int, dp_rank: int, **_: Any) -> OrderLoader:
-        model = request.model
-        reader = OrderReader(request.data, model.sequence_length, model.vocab_size, request.lookup, request.decay_from)
         return OrderLoader(
-            reader,
+            AmendedReader(lambda: open_order(request), amending),
             OrderIdentity(request.data.order_fingerprint, request.decay_order_fingerprint, request.decay_from),
             request.local_batch_size,
             dp_rank,
@@ -119,7 +148,7 @@ def register(request: TrainRequest, loss: ChannelLoss, report: Callable[[dict[st
             parallelize_fn=parallelise,
             pipelining_fn=pipeline_llm,
             build_optimizers_fn=build_optimizers,
-            build_lr_schedulers_fn=build_lr_schedulers,
+            build_lr_schedulers_fn=amended_schedule(amending, request.schedule),
             build_dataloader_fn=build_loader,  # type: ignore[arg-type]  # ours needs no tokenizer or batch size
             build_tokenizer_fn=None,
             build_loss_fn=lambda *_, **__: loss,

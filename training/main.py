@@ -129,6 +129,7 @@ def write_error(path: Path, error: Exception) -> None:
         "type": type(error).__name__,
         "expected": isinstance(error, TrainingError),
         "worth_a_restart": not isinstance(error, TrainingError) or error.worth_a_restart,
+        "run_again": isinstance(error, TrainingError) and error.run_again,
         "message": str(error),
         "rank": int(os.environ.get("RANK", 0)),
         "traceback": traceback.format_exc()[-4000:],

@@ -37,19 +37,16 @@ class ChannelLoss:
 
     def __init__(self, channels: int) -> None:
         self.divisor: torch.Tensor | float = 1.0
-        self._columns = channels
+        self.columns = channels
+        """Groups that tokens are summed by; others than channels while documents are scored."""
         self._settled: list[torch.Tensor] = []
         self._rows: dict[int, torch.Tensor] = {}
         self._expected: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def expect(self, channels: torch.Tensor, labels: torch.Tensor, columns: int | None = None) -> None:
-        """Channel numbers of the labels that come next, whole or in micro-batches.
-
-        Tokens may be grouped by something else than channels: then `columns` says how many groups there are.
-        """
+    def expect(self, channels: torch.Tensor, labels: torch.Tensor) -> None:
+        """Channel numbers of the labels that come next, whole or in micro-batches."""
         self._settle()
         self._expected = channels, labels
-        self._columns = columns or self._columns
 
     def __call__(self, prediction: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         losses = F.cross_entropy(prediction.flatten(0, 1).float(), labels.flatten(0, 1), reduction="none")
@@ -64,8 +61,8 @@ class ChannelLoss:
         row = int(labels.storage_offset() - all_labels.storage_offset()) // all_labels.stride(0)
         channels = all_channels[row : row + labels.shape[0]].to(losses.device)
         losses = losses.view(channels.shape)
-        sums = torch.empty(2, len(channels), self._columns, dtype=torch.float64, device=losses.device)
-        for channel in range(self._columns):
+        sums = torch.empty(2, len(channels), self.columns, dtype=torch.float64, device=losses.device)
+        for channel in range(self.columns):
             mine = channels == channel
             sums[0, :, channel] = torch.where(mine, losses, 0.0).sum(1, dtype=torch.float64)
             sums[1, :, channel] = mine.sum(1)
@@ -75,7 +72,7 @@ class ChannelLoss:
         """What was remembered of the expected labels; zeros where another pipeline stage computes the loss."""
         if self._expected is None:
             return
-        settled = torch.zeros(2, len(self._expected[1]), self._columns, dtype=torch.float64)
+        settled = torch.zeros(2, len(self._expected[1]), self.columns, dtype=torch.float64)
         for row, sums in self._rows.items():
             settled[:, row : row + sums.shape[1]] = sums.cpu()
         self._settled.append(settled)
@@ -152,7 +149,10 @@ class StepMonitor(MetricsProcessor):
                 if sums[1, number]
             },
         }
-        self._refuse_non_finite()
+        if not all(math.isfinite(self.last[name]) for name in ("loss", "gradient_norm")):
+            if self._request.incidents is None or not self._request.incidents.react:
+                raise self._non_finite()
+            return  # the incident is looked into, and the step trained again
         if dist.get_rank() == 0:
             self._write()
 
@@ -183,15 +183,14 @@ class StepMonitor(MetricsProcessor):
         of_channels = 2 * len(request.data.channels)
         return sums[:of_channels].view(2, -1), sums[of_channels:-1], float(sums[-1])
 
-    def _refuse_non_finite(self) -> None:
-        for name in ("loss", "gradient_norm"):
-            if not math.isfinite(self.last[name]):
-                raise NonFiniteLossError(
-                    f"{name} became {self.last[name]} at step {self.last['step']} (learning rate "
-                    f"{self.last['learning_rate']:.3g}, loss per channel {self.last['channel_loss']}); nothing of this step was "
-                    "saved. Lower peak_lr or look at the sequences of this step in the order manifest, then run again: "
-                    "it resumes from the last complete checkpoint"
-                )
+    def _non_finite(self) -> NonFiniteLossError:
+        name = next(name for name in ("loss", "gradient_norm") if not math.isfinite(self.last[name]))
+        return NonFiniteLossError(
+            f"{name} became {self.last[name]} at step {self.last['step']} (learning rate "
+            f"{self.last['learning_rate']:.3g}, loss per channel {self.last['channel_loss']}); nothing of this step was "
+            "saved. Lower peak_lr or look at the sequences of this step in the order manifest, then run again: "
+            "it resumes from the last complete checkpoint"
+        )
 
     def _write(self) -> None:
         with self._path.open("a", encoding="utf-8") as file:

@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -141,6 +141,13 @@ class OrderReader:
         both = self._read(self._stable, of_stable), self._read(self._decay, of_decay)
         return Block(*(np.concatenate([getattr(b, name) for b in both]) for name in ("tokens", "channels", "pieces")))
 
+    def rows(self, low: int, high: int) -> pa.Table:
+        """ORDER_COLUMNS of the sequences low, ..., high - 1."""
+        parts = [self._stable.between(low, min(high, self._switch))] if low < self._switch else []
+        if self._decay is not None and high > self._switch:
+            parts.append(self._decay.between(max(low, self._switch), high))
+        return pa.concat_tables(parts) if parts else pa.table({name: [] for name in ORDER_COLUMNS})
+
     def _read(self, order: OrderRows, numbers: np.ndarray) -> Block:
         try:
             return self._block(order, numbers)
@@ -204,6 +211,17 @@ class OrderReader:
         return found
 
 
+class SequenceReader(Protocol):
+    """What gives a loader its sequences: an OrderReader, or one that amends it."""
+
+    window: int
+
+    @property
+    def sequences(self) -> int: ...
+
+    def read(self, numbers: np.ndarray) -> Block: ...
+
+
 @dataclass(frozen=True)
 class OrderIdentity:
     """Which orders a position is in: goes into each checkpoint."""
@@ -219,7 +237,7 @@ class OrderLoader:
 
     def __init__(
         self,
-        reader: OrderReader,
+        reader: SequenceReader,
         identity: OrderIdentity,
         local_batch_size: int,
         dp_rank: int,

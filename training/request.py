@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from training.bands import IncidentPolicy
 from training.errors import RequestError
 
 
@@ -202,6 +203,8 @@ class TrainRequest(_Strict):
     alone; used when `output` holds none."""
     start_from_hf: HfStart | None = None
     """Used at step 0, in place of random initial weights."""
+    incidents: IncidentPolicy | None = None
+    """When the loss is an incident and what is done about it; None: nothing is watched. May differ between attempts."""
     threads: PositiveInt = 1  # CPU threads of each rank
     step_timeout_s: PositiveFloat = 600.0
     """A collective that waits longer for a rank ends the run; so does its launcher when no step was recorded for twice as long."""
@@ -324,6 +327,7 @@ class TrainRequest(_Strict):
             "rolling_every_steps",
             "output",
             "resume_from",
+            "incidents",
             "threads",
             "step_timeout_s",
             "report_every_steps",

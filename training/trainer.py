@@ -15,12 +15,14 @@ from torchtitan.distributed.context_parallel import cp_shard
 from torchtitan.distributed.utils import set_pg_timeouts
 from torchtitan.train import Trainer
 
+from training.amended_order import Amending
 from training.checkpoints import ListedCheckpoints
 from training.errors import OrderError
 from training.hf_import import load_start
 from training.job import job_config, register
 from training.monitor import ChannelLoss, StepMonitor, truncate_metrics
 from training.order_dataset import OrderLoader
+from training.recovery import Recovery
 from training.request import TrainRequest
 
 PLANNED = object()
@@ -37,7 +39,8 @@ class OrderedTrainer(Trainer):
         self.request = request
         self.channel_loss = ChannelLoss(len(request.data.channels))
         config = job_config(request)
-        register(request, self.channel_loss, report)
+        self.amending = Amending()
+        register(request, self.channel_loss, report, self.amending)
         super().__init__(config)
         if request.mask_documents:
             # torchtitan asks the model for masks only where there is a tokenizer to find document ends with.
@@ -50,6 +53,7 @@ class OrderedTrainer(Trainer):
                 f"{request.global_batch_size} need {request.sequences}"
             )
         self.checkpointer = self._listed_checkpoints(config)
+        self.recovery = Recovery(self)
 
     def _listed_checkpoints(self, config: JobConfig) -> ListedCheckpoints:
         """Replaces torchtitan's manager, which saves at intervals and which Trainer builds disabled."""
@@ -77,28 +81,34 @@ class OrderedTrainer(Trainer):
             "run": self.request.run,
             "train_loss": last["loss"],
             "learning_rate": last["learning_rate"],
+            "amendments": self.amending.now.until(last["step"]),
         }
 
     def train(self) -> None:
         """From the last complete checkpoint, or from the start, to the last step."""
-        if not self.checkpointer.load() and self.request.start_from_hf is not None:
+        if not self.recovery.load() and self.request.start_from_hf is not None:
             load_start(self.request.start_from_hf, self.request.model, self.model_parts)
         if dist.get_rank() == 0:
             truncate_metrics(self.request.output / "metrics.jsonl", self.step)
+        dist.barrier()
+        self.recovery.begin()
         assert isinstance(self.dataloader, OrderLoader)
         batches = self.batch_generator(self.dataloader)
         first = self.step + 1
         while self.should_continue_training():
             self.step += 1
             self.gc_handler.run(self.step)
+            self.recovery.set_clipping()
             self.metrics_processor.start_step()
             seed_step(self.request.seed, self.step)
             self.train_step(batches)
+            self.recovery.watch()
             self.checkpointer.save(self.step)
             if self.step == first:
                 timeout = timedelta(seconds=self.job_config.comm.train_timeout_seconds)
                 set_pg_timeouts(timeout, self.parallel_dims)
         self.checkpointer.wait()
+        self.recovery.end()
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor

@@ -3,6 +3,7 @@
 Each rule is a query that returns one sentence per violation. Views that rules may use, for one run:
 
     planned      mixture_manifest documents      pieces       order_manifest order
+    read         the order as the run read it    quarantine, amendments    what its loss incidents took out and replaced
     plan         one row: sequences, sequence_length, global_batch_size
     saved        base_checkpoints checkpoints    uses, documents, indexed    the lineage index
 """
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from assets.build import BuildError, Sample, Segment, StageReport
-from assets.lineage.index import literal, parquet, plan_of
+from assets.lineage.index import has, literal, parquet, plan_of, read_order
 from assets.mixture.order import update_digest
 from assets.mixture.phases import phase_orders
 
@@ -113,11 +114,12 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "index_accounts_for_every_token_read",
-        "SELECT sum(length)::BIGINT FROM pieces",
+        "SELECT sum(length)::BIGINT FROM read",
         """SELECT 'document ' || doc_id || ': order ' || coalesce(planned_tokens, 0) || ' tokens, index ' ||
                   coalesce(indexed_tokens, 0)
-           FROM (SELECT doc_id, sum(length) AS planned_tokens FROM pieces GROUP BY doc_id)
-           FULL JOIN (SELECT doc_id, sum(tokens_used) AS indexed_tokens FROM uses WHERE split = 'train' GROUP BY doc_id)
+           FROM (SELECT doc_id, sum(length) AS planned_tokens FROM read GROUP BY doc_id)
+           FULL JOIN (SELECT doc_id, sum(tokens_used) AS indexed_tokens FROM uses
+                      WHERE split = 'train' AND tokens_used > 0 GROUP BY doc_id)
            USING (doc_id) WHERE planned_tokens IS DISTINCT FROM indexed_tokens""",
     ),
     Rule(
@@ -125,6 +127,21 @@ RULES: tuple[Rule, ...] = (
         "SELECT count(*) FROM saved",
         """SELECT 'checkpoint ' || step || ' with weights ' || weights_sha256[:12] || ' is not in the index'
            FROM saved ANTI JOIN indexed USING (step, weights_sha256)""",
+    ),
+    Rule(
+        "quarantined_documents_are_in_no_sequence_after_their_rollback",
+        "SELECT count(*) FROM quarantine",
+        """SELECT 'document ' || doc_id || ' was quarantined (' || any_value(reason) || '), yet sequence ' || min(sequence) ||
+                  ' reads it after step ' || any_value(rollback_step)
+           FROM read JOIN quarantine USING (doc_id), plan
+           WHERE sequence >= rollback_step * global_batch_size GROUP BY doc_id""",
+    ),
+    Rule(
+        "replaced_sequences_read_earlier_planned_ones",
+        "SELECT count(*) FROM amendments",
+        """SELECT 'sequence ' || a.sequence || ' is replaced by ' || a.replaced_by
+           FROM amendments a LEFT JOIN amendments b ON b.sequence = a.replaced_by, plan
+           WHERE a.replaced_by >= a.sequence OR a.replaced_by < 0 OR a.sequence >= sequences OR b.sequence IS NOT NULL""",
     ),
     Rule(
         "no_document_read_was_found_contaminated_later",
@@ -179,9 +196,32 @@ def checkpoints_were_trained_on_this_order(order: Segment, saved: Segment | None
     return len(rows), violations
 
 
+def checkpoints_were_trained_with_these_amendments(order: Segment, saved: Segment | None) -> tuple[int, list[str]]:
+    """Each checkpoint names the amendments that had changed a sequence it read: (checkpoints, violations)."""
+    if saved is None or not has(saved, "amendments"):
+        return 0, []
+    batch = plan_of(order)["global_batch_size"]
+    published = saved.table("amendments").to_pylist()
+    rows = saved.table("checkpoints", ["step", "folder"]).to_pylist()
+    violations = []
+    for row in rows:
+        said = json.loads(saved.path(f"{row['folder']}/complete.json").read_text(encoding="utf-8")).get(
+            "amendments", []
+        )
+        found = {entry["incident"] for entry in said if entry["action"] == "replace_sequences"}
+        wanted = {entry["incident"] for entry in published if entry["sequence"] < row["step"] * batch}
+        if wanted - found:
+            violations.append(
+                f"checkpoint {row['step']} was trained with the amendments of incidents {sorted(found)}, amendments.parquet "
+                f"has those of {sorted(wanted)} until then"
+            )
+    return len(rows), violations
+
+
 PROOFS: tuple[Callable[[Segment, Segment | None], tuple[int, list[str]]], ...] = (
     order_has_its_digest,
     checkpoints_were_trained_on_this_order,
+    checkpoints_were_trained_with_these_amendments,
 )
 """Rules that need more than tables; each is named after its function."""
 
@@ -219,9 +259,14 @@ def _create_views(
     )
     nothing = "(SELECT NULL::BIGINT step, NULL::BIGINT sequences_seen, NULL::BIGINT tokens_seen, "
     nothing += "NULL::VARCHAR weights_sha256 WHERE false)"
+    no_quarantine = "(SELECT NULL::VARCHAR doc_id, NULL::VARCHAR reason, NULL::BIGINT rollback_step WHERE false)"
+    no_amendments = "(SELECT NULL::BIGINT sequence, NULL::BIGINT replaced_by WHERE false)"
     views = {
         "planned": parquet(mixture, "documents"),
         "pieces": parquet(order, "order"),
+        "read": read_order(order, saved),
+        "quarantine": parquet(saved, "quarantine") if saved and has(saved, "quarantine") else no_quarantine,
+        "amendments": parquet(saved, "amendments") if saved and has(saved, "amendments") else no_amendments,
         "plan": f"(SELECT {numbers})",
         "saved": parquet(saved, "checkpoints") if saved else nothing,
         "uses": f"{parquet(index, 'uses')} WHERE run = {run}",

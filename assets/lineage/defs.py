@@ -17,11 +17,15 @@ def lineage_index(build: Build) -> StageReport:
     index.refuse_two_of_a_run(build.inputs)
     with index.connect(build.scratch, build.workers) as connection:
         documents = index.documents_table(build.one("corpus"))
-        uses = index.uses_table(build.all("order_manifest"), build.all("mixture_manifest"), connection)
+        uses = index.uses_table(
+            build.all("order_manifest"), build.all("mixture_manifest"), build.all("base_checkpoints"), connection
+        )
+        amendments = index.amendments_table(build.all("base_checkpoints"))
     checkpoints = index.checkpoints_table(build.all("base_checkpoints"), build.all("perplexity"))
     write_table(build.output, "documents", documents, schemas.LINEAGE_DOCUMENTS)
     write_table(build.output, "uses", uses, schemas.LINEAGE_USES)
     write_table(build.output, "checkpoints", checkpoints, schemas.LINEAGE_CHECKPOINTS)
+    write_table(build.output, "amendments", amendments, schemas.LINEAGE_AMENDMENTS)
     return index.report(documents, uses, checkpoints)
 
 

@@ -4,7 +4,8 @@
     uses.parquet         which sequences and steps of which run read it, or that it was held out
     checkpoints.parquet  what each checkpoint had read, its weights and its held-out score
 
-Steps are those of the plan: what a checkpoint had really read ends at its `sequences_seen`. DuckDB
+Steps are those of the plan, with what loss incidents amended in it: a replaced sequence counts as the earlier one
+that was read in its place. What a checkpoint had really read ends at its `sequences_seen`. DuckDB
 groups the order manifests one run at a time and spills to the scratch folder, so the memory needed
 is the result of one run: about 100 bytes per document and 8 per piece.
 """
@@ -50,6 +51,31 @@ def parquet(segment: Segment, table: str) -> str:
     return "read_parquet([" + ", ".join(literal(str(path)) for path in segment.parts(table)) + "])"
 
 
+def has(segment: Segment | None, table: str) -> bool:
+    """Whether a segment has a table: runs of before loss incidents were acted on have no quarantine."""
+    return segment is not None and f"{table}.parquet" in segment.files
+
+
+def read_order(order: Segment, checkpoints: Segment | None) -> str:
+    """The order as the run reads it, as a FROM clause: that of the manifest, with `replayed` for replaced sequences."""
+    if checkpoints is None or not has(checkpoints, "amendments"):
+        return amended_order(parquet(order, "order"), None)
+    return amended_order(parquet(order, "order"), parquet(checkpoints, "amendments"))
+
+
+def amended_order(planned: str, amended: str | None) -> str:
+    """FROM clauses of an order and of its amendments as that of the order with replaced sequences; `replayed` marks them."""
+    if amended is None:
+        return f"(SELECT *, false AS replayed FROM {planned})"
+    return f"""(
+        SELECT *, false AS replayed FROM {planned} WHERE sequence NOT IN (SELECT sequence FROM {amended})
+        UNION ALL BY NAME
+        SELECT * EXCLUDE (sequence, replaced), replaced AS sequence, true AS replayed
+        FROM (SELECT * FROM {planned})
+        JOIN (SELECT sequence AS replaced, replaced_by AS sequence FROM {amended}) USING (sequence)
+    )"""
+
+
 def plan_of(order: Segment) -> dict[str, Any]:
     """sequences, sequence_length, global_batch_size and order_sha256 of an order manifest."""
     return json.loads(order.path("fingerprint.json").read_text(encoding="utf-8"))
@@ -62,25 +88,36 @@ def documents_table(corpus: Segment) -> pa.Table:
 
 
 def uses_table(
-    orders: Sequence[Segment], mixtures: Sequence[Segment], connection: duckdb.DuckDBPyConnection
+    orders: Sequence[Segment],
+    mixtures: Sequence[Segment],
+    checkpoints: Sequence[Segment],
+    connection: duckdb.DuckDBPyConnection,
 ) -> pa.Table:
-    """LINEAGE_USES of all runs."""
+    """LINEAGE_USES of all runs; a document that was quarantined before it was read has a row without steps."""
+    trained = {segment.partition: segment for segment in checkpoints}
     found = [schemas.LINEAGE_USES.empty_table()]
-    found += [_train_uses(order, connection).cast(schemas.LINEAGE_USES) for order in orders]
+    for order in orders:
+        found.append(_train_uses(order, trained.get(order.partition), connection).cast(schemas.LINEAGE_USES))
     found += [_heldout_uses(mixture, connection).cast(schemas.LINEAGE_USES) for mixture in mixtures]
     table = pa.concat_tables(found)
     return table.sort_by([("doc_id", "ascending"), ("run", "ascending"), ("split", "ascending")])
 
 
-def _train_uses(order: Segment, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+def _train_uses(order: Segment, trained: Segment | None, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    quarantine = "(SELECT NULL::VARCHAR AS doc_id, NULL::VARCHAR AS reason WHERE false)"
+    if trained is not None and has(trained, "quarantine"):
+        quarantine = parquet(trained, "quarantine")
     return connection.sql(
         f"""
         SELECT doc_id, $run AS run, 'train' AS split,
-               list(DISTINCT sequence ORDER BY sequence) AS sequences,
-               list(DISTINCT step ORDER BY step) AS steps,
+               coalesce(list_sort(list(DISTINCT sequence) FILTER (sequence IS NOT NULL)), []) AS sequences,
+               coalesce(list_sort(list(DISTINCT step) FILTER (step IS NOT NULL)), []) AS steps,
                min(step) AS first_step, max(step) AS last_step,
-               sum(length)::BIGINT AS tokens_used, count(DISTINCT repeat) AS repeats
-        FROM (SELECT *, sequence // $batch + 1 AS step FROM {parquet(order, "order")})
+               coalesce(sum(length), 0)::BIGINT AS tokens_used,
+               count(DISTINCT (repeat, replayed)) FILTER (step IS NOT NULL) AS repeats,
+               any_value(reason) AS quarantined
+        FROM (SELECT *, sequence // $batch + 1 AS step FROM {read_order(order, trained)})
+        FULL JOIN (SELECT doc_id, reason FROM {quarantine}) USING (doc_id)
         GROUP BY doc_id
         """,
         params={"run": order.partition, "batch": plan_of(order)["global_batch_size"]},
@@ -91,7 +128,8 @@ def _heldout_uses(mixture: Segment, connection: duckdb.DuckDBPyConnection) -> pa
     return connection.sql(
         f"""
         SELECT doc_id, $run AS run, split, []::BIGINT[] AS sequences, []::BIGINT[] AS steps,
-               NULL::BIGINT AS first_step, NULL::BIGINT AS last_step, 0::BIGINT AS tokens_used, 0::BIGINT AS repeats
+               NULL::BIGINT AS first_step, NULL::BIGINT AS last_step, 0::BIGINT AS tokens_used, 0::BIGINT AS repeats,
+               NULL::VARCHAR AS quarantined
         FROM {parquet(mixture, "documents")} WHERE split = 'heldout'
         """,
         params={"run": mixture.partition},
@@ -112,6 +150,18 @@ def checkpoints_table(checkpoints: Sequence[Segment], scores: Sequence[Segment])
         row["heldout_loss"] = losses.get((row["run"], row["step"]))
     rows.sort(key=lambda row: (row["run"], row["step"]))
     return pa.Table.from_pylist(rows, schema=schemas.LINEAGE_CHECKPOINTS)
+
+
+def amendments_table(checkpoints: Sequence[Segment]) -> pa.Table:
+    """LINEAGE_AMENDMENTS of all runs."""
+    rows = [
+        {"run": segment.partition, "sequence": row["sequence"], "replaced_by": row["replaced_by"]}
+        for segment in checkpoints
+        if has(segment, "amendments")
+        for row in segment.table("amendments").to_pylist()
+    ]
+    rows.sort(key=lambda row: (row["run"], row["sequence"]))
+    return pa.Table.from_pylist(rows, schema=schemas.LINEAGE_AMENDMENTS)
 
 
 def refuse_two_of_a_run(inputs: Mapping[str, Sequence[Segment]]) -> None:
@@ -144,6 +194,7 @@ def report(documents: pa.Table, uses: pa.Table, checkpoints: pa.Table) -> StageR
             "train_uses": train.num_rows,
             "heldout_uses": uses.num_rows - train.num_rows,
             "tokens_used": pc.sum(train.column("tokens_used")).as_py() or 0,
+            "quarantined_uses": uses.num_rows - uses.column("quarantined").null_count,
             "uses_without_document": pc.sum(unknown).as_py() or 0,
             "checkpoints": checkpoints.num_rows,
             "checkpoints_without_score": checkpoints.column("heldout_loss").null_count,

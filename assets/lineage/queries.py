@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from assets.build import Segment
-from assets.lineage.index import connect, parquet, plan_of
+from assets.lineage.index import amended_order, connect, has, literal, parquet, plan_of
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,6 +34,7 @@ class Use:
     tokens_used: int
     repeats: int
     first_checkpoint: int | None  # step of the first saved checkpoint whose weights had read a piece of it
+    quarantined: str | None = None  # kind of the loss incident that it was traced to
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def by_step(index: Segment, orders: Sequence[Segment], run: str, step: int) -> S
             f"""
             SELECT doc_id, any_value(url) AS url, any_value(source) AS source, channel,
                    list(DISTINCT sequence ORDER BY sequence) AS sequences, sum(length)::BIGINT AS tokens
-            FROM (SELECT * FROM {parquet(order, "order")} WHERE sequence >= $first AND sequence < $end)
+            FROM (SELECT * FROM {_read_order(index, order)} WHERE sequence >= $first AND sequence < $end)
             LEFT JOIN {parquet(index, "documents")} USING (doc_id)
             GROUP BY doc_id, channel ORDER BY min(sequence), tokens DESC, doc_id, channel
             """,
@@ -153,7 +154,7 @@ def by_checkpoint(index: Segment, orders: Sequence[Segment], run: str, step: int
     if row is None:
         steps = ", ".join(str(row["step"]) for row in saved) or "none"
         raise LineageNotFoundError(f"run {run} has no checkpoint of step {step}; it has: {steps}")
-    read = f"(SELECT * FROM {parquet(_order_of(orders, run), 'order')} WHERE sequence < $end)"
+    read = f"(SELECT * FROM {_read_order(index, _order_of(orders, run))} WHERE sequence < $end)"
     joined = f"{read} LEFT JOIN {parquet(index, 'documents')} USING (doc_id)"
     parameters = {"end": row["sequences_seen"]}
     with connect() as connection:
@@ -197,6 +198,15 @@ def _histories(index: Segment, condition: str, text: str, limit: int) -> list[Do
     for use in uses:
         by_document[use.pop("doc_id")].append(Use(**use))
     return [DocumentHistory(**document, uses=by_document[document["doc_id"]]) for document in documents]
+
+
+def _read_order(index: Segment, order: Segment) -> str:
+    """The order as its run read it, as a FROM clause."""
+    run = literal(str(order.partition))
+    if not has(index, "amendments"):  # written before runs had amendments
+        return amended_order(parquet(order, "order"), None)
+    amended = f"(SELECT sequence, replaced_by FROM {parquet(index, 'amendments')} WHERE run = {run})"
+    return amended_order(parquet(order, "order"), amended)
 
 
 def _order_of(orders: Sequence[Segment], run: str) -> Segment:

@@ -9,9 +9,16 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from assets.build import Build, BuildError, Sample, Segment, StageReport
-from assets.schemas import CHECKPOINTS, INCIDENTS, METRICS
+from assets.schemas import AMENDMENTS, CHECKPOINTS, INCIDENTS, METRICS, QUARANTINE
 from assets.tables import write_table
-from assets.training.incidents import IncidentsRecipe, find_incidents, incident_rows
+from assets.training.incidents import (
+    IncidentsRecipe,
+    amendment_rows,
+    incident_curves,
+    incident_rows,
+    incidents_on_record,
+    quarantine_rows,
+)
 from assets.training.plan import compute_plan_of, learning_rates
 from assets.training.request import (
     ModelRecipe,
@@ -97,17 +104,29 @@ def base_checkpoints(build: Build) -> StageReport:
         tokenizer=build.one("tokenizer"),
         output=build.output,
         scratch=build.scratch,
-    )
+    ) | {"incidents": build.recipe("incidents", IncidentsRecipe).model_dump(mode="json")}
     if build.trainer is None:
         raise BuildError("base_checkpoints needs a launcher of the training program; this build was given none")
     build.trainer.run(write_request(build.scratch, request), build.scratch, build.progress)
     metrics = metric_rows(build.output, request["schedule"]["total_steps"])
     checkpoints = checkpoint_rows(build.output, request, metrics)
-    for name, rows, schema in (("metrics", metrics, METRICS), ("checkpoints", checkpoints, CHECKPOINTS)):
+    decided = [json.loads(path.read_text("utf-8")) for path in sorted(build.output.glob("incidents/*/decision.json"))]
+    quarantined = quarantine_rows(build.partition or build.asset, decided)
+    for name, rows, schema in (
+        ("metrics", metrics, METRICS),
+        ("checkpoints", checkpoints, CHECKPOINTS),
+        ("quarantine", quarantined, QUARANTINE),
+        ("amendments", amendment_rows(decided), AMENDMENTS),
+    ):
         # A file of an earlier attempt may be linked into the store already: replace it, never write into it.
         (build.output / f"{name}.parquet").unlink(missing_ok=True)
         write_table(build.output, name, rows, schema)
-    return _training_report(request, metrics, checkpoints, attempts_of(build.output))
+    report = _training_report(request, metrics, checkpoints, attempts_of(build.output))
+    report.stats |= {"incidents_acted_on": len(decided), "quarantined_documents": len(quarantined)}
+    columns = ("doc_id", "reason", "step", "loss", "expected", "deviation_sigma")
+    shown = tuple(tuple(row[name] for name in columns) for row in quarantined[:50])
+    report.samples.append(Sample("Quarantined documents", columns, shown))
+    return report
 
 
 def _training_report(
@@ -160,32 +179,43 @@ def _scaled(values: list[float]) -> list[float]:
 
 
 def loss_incidents(build: Build) -> StageReport:
-    """Steps outside the expected band, with the documents and URLs they were reading."""
+    """What went wrong in the run, with the documents, URLs and sources it was traced to, and what was done about it."""
+    from assets.plots import lines
+
     recipe = build.recipe("incidents", IncidentsRecipe)
     checkpoints, order = build.one("base_checkpoints"), build.one("order_manifest")
     metrics = checkpoints.table("metrics").to_pylist()
     last = checkpoints.table("checkpoints").to_pylist()[-1]
     rows = incident_rows(
         build.partition or build.asset,
-        find_incidents(metrics, recipe),
-        recipe,
+        checkpoints,
         order=order,
         corpus=build.one("corpus"),
         global_batch_size=last["sequences_seen"] // last["step"],
+        before_steps=recipe.documents_before_steps,
     )
     write_table(build.output, "incidents", rows, INCIDENTS)
     kinds = {kind: sum(row["kind"] == kind for row in rows) for kind in sorted({row["kind"] for row in rows})}
-    columns = ("step", "kind", "value", "expected", "deviation_sigma", "urls")
+    causes = {cause: sum(row["cause"] == cause for row in rows) for cause in ("data", "optimiser", "unexplained")}
+    columns = ("step", "kind", "value", "expected", "deviation_sigma", "cause", "action", "urls", "sources")
     return StageReport(
         stats={
             "steps": len(metrics),
             "judged_steps": sum(row["step"] > recipe.burn_in_steps for row in metrics),
             "incidents": len(rows),
             "incidents_per_1000_steps": 1000 * len(rows) / len(metrics),
-            "non_finite": kinds.get("non_finite", 0),
+            # Those that were gone back from are not in the record any more.
+            "non_finite": sum(row["kind"] == "non_finite" and row["action"] == "recorded" for row in rows),
             "kinds": kinds,
+            "causes": {cause: count for cause, count in causes.items() if count},
         },
         samples=[
             Sample("Incidents", columns, tuple(tuple(str(row[name])[:300] for name in columns) for row in rows[:50]))
         ],
+        plots={
+            f"Incident {decision['number']}, step {decision['first_step']}: {decision['cause']}": lines(
+                "step", "loss (nats per token)", incident_curves(detected, metrics)
+            )
+            for detected, decision in list(incidents_on_record(checkpoints))[:5]
+        },
     )

@@ -1,23 +1,14 @@
-"""Steps whose loss or gradient left the expected band, and what they were reading.
+"""Loss incidents of a run: when a step is one, what is done about it, and whom the record accuses.
 
-The band is robust and follows the curve: the level is the median of the last normal steps, the
-width is 1.4826 * MAD (a normal distribution's sigma) of the distances from that level over a longer
-window. Steps outside the band do not enter the windows, so a long spike cannot become the new
-normal, nor its end look like a drop; a level that lasts is accepted after `relearn_steps`.
-
-Both directions count: a spike can be a bad stretch of data or a learning rate too high, a sudden
-drop is text seen before (a duplicate, a leak). Starting points: OLMo-core skips steps above 6 sigma
-over 128 steps; PaLM rewinds about 100 steps and skips 200 to 500 batches, and found that the same
-batches did not spike elsewhere: an incident accuses documents, it does not convict them.
+The training program (training/bands.py, recovery.py) detects, decides and goes on by itself; what it wrote down is
+published with the checkpoints. Here it is joined with what only the assets know: URLs and sources.
 """
 
 from __future__ import annotations
 
-import math
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -27,11 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from assets.build import Segment
 from assets.key_set import KeySet
 
-SIGMA_PER_MAD = 1.4826
-
 
 class IncidentsRecipe(BaseModel):
-    """When a step is an incident."""
+    """When a step is an incident, and what the training program does about it without a person."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,138 +43,163 @@ class IncidentsRecipe(BaseModel):
         ge=0,
         description="a batch changes the weights that the next step's loss is measured with: look back this far",
     )
+    react: bool = Field(True, description="find the cause, go back and go on without it; false: only record incidents")
+    confirm_steps: int = Field(
+        4, ge=0, description="steps that go on after the first deviation, to see how far it reaches"
+    )
+    reference_steps: int = Field(16, ge=1, description="steps before the window whose documents are the reference")
+    look_ahead_steps: int = Field(16, ge=0, description="steps after the window that are searched for more of the same")
+    document_sigmas: float = Field(6.0, gt=0, description="distance from its channel's usual loss that makes a suspect")
+    smallest_document_change: float = Field(0.25, ge=0, description="of the usual loss, below which none is a suspect")
+    smallest_document_tokens: int = Field(16, ge=1, description="shorter pieces are too noisy to accuse")
+    smallest_explained_share: float = Field(
+        0.5, gt=0, le=1, description="of the deviation that suspects must carry for the data to be the cause"
+    )
+    learning_rate_factor: float = Field(
+        0.3, gt=0, lt=1, description="of the learning rate after an optimiser's incident, again at each further attempt"
+    )
+    calm_steps: int = Field(16, ge=0, description="steps after the window for which that holds")
+    max_attempts: int = Field(3, ge=1, description="remedies for one window before the run stops with a report")
+
+
+def incidents_on_record(checkpoints: Segment) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(detected, decision) of each incident that the program acted on, in order."""
+    for name in sorted(n for n in checkpoints.files if n.startswith("incidents/") and n.endswith("/decision.json")):
+        detected = checkpoints.path(name.replace("decision.json", "detected.json"))
+        yield json.loads(detected.read_text("utf-8")), json.loads(checkpoints.path(name).read_text("utf-8"))
+
+
+def quarantine_rows(run: str, decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of quarantine.parquet: a document that two incidents accuse has the first one's row."""
+    rows: dict[str, dict[str, Any]] = {}
+    for decision in decisions:
+        for suspect in decision["suspects"]:
+            rows.setdefault(
+                suspect["doc_id"],
+                {
+                    "doc_id": suspect["doc_id"],
+                    "stage": "training",
+                    "kept": False,
+                    "reason": decision["kind"],
+                    "run": run,
+                    "incident": decision["number"],
+                    "step": decision["first_step"],
+                    "rollback_step": decision["rollback_step"],
+                    "loss": suspect["loss"],
+                    "expected": suspect["expected"],
+                    "deviation_sigma": suspect["sigmas"],
+                },
+            )
+    return [rows[doc_id] for doc_id in sorted(rows)]
+
+
+def amendment_rows(decisions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of amendments.parquet: the last decision about a sequence holds."""
+    rows: dict[int, dict[str, Any]] = {}
+    for decision in decisions:
+        for sequence, other in decision["amendment"]["replaced"].items():
+            rows[int(sequence)] = {"sequence": int(sequence), "replaced_by": other, "incident": decision["number"]}
+    return [rows[sequence] for sequence in sorted(rows)]
 
 
 @dataclass(frozen=True)
-class Deviation:
-    """One step outside the band."""
+class Recorded:
+    """An incident that left the band in the finished record and was let pass."""
 
-    step: int
-    kind: str  # loss_spike | loss_drop | gradient_spike | non_finite
+    first_step: int
+    last_step: int
+    kind: str
     value: float
     expected: float
     sigmas: float
 
 
-@dataclass(frozen=True)
-class Incident:
-    """Deviations of one kind that belong together; the numbers are those of the worst step."""
-
-    first_step: int
-    last_step: int
-    worst: Deviation
-
-
-def find_incidents(metrics: Sequence[Mapping[str, Any]], recipe: IncidentsRecipe) -> list[Incident]:
-    """Incidents of a run, by first step. `metrics` are the rows of metrics.parquet in step order."""
-    steps = [row["step"] for row in metrics]
-    losses = [row["loss"] for row in metrics]
-    norms = [row["gradient_norm"] for row in metrics]
-    broken = [
-        Deviation(step, "non_finite", value, math.nan, math.inf)
-        for values in (losses, norms)
-        for step, value in zip(steps, values, strict=True)
-        if not math.isfinite(value)
+def let_pass(checkpoints: Segment) -> list[Recorded]:
+    """What the program found in the finished record; nothing for a run that was not watched."""
+    if "incidents.json" not in checkpoints.files:
+        return []
+    found = json.loads(checkpoints.path("incidents.json").read_text("utf-8"))
+    return [
+        Recorded(
+            row["first_step"],
+            row["last_step"],
+            *(row["worst"][name] for name in ("kind", "value", "expected", "sigmas")),
+        )
+        for row in found
     ]
-    of_loss = [
-        deviation
-        for deviation in _deviations(steps, losses, recipe, "loss_spike", "loss_drop")
-        if abs(deviation.value - deviation.expected) >= recipe.smallest_relative_change * deviation.expected
-    ]
-    spikes = [deviation for deviation in of_loss if deviation.kind == "loss_spike"]
-    drops = [deviation for deviation in of_loss if deviation.kind == "loss_drop"]
-    # The norm is heavy-tailed: its logarithm is judged, and only upwards.
-    logs = [math.log(norm) if norm > 0 and math.isfinite(norm) else math.nan for norm in norms]
-    gradients = [
-        Deviation(d.step, d.kind, math.exp(d.value), math.exp(d.expected), d.sigmas)
-        for d in _deviations(steps, logs, recipe, "gradient_spike", "gradient_drop")
-        if d.kind == "gradient_spike" and d.value - d.expected >= math.log(recipe.smallest_gradient_ratio)
-    ]
-    found = [i for deviations in (broken, spikes, drops, gradients) for i in _join(deviations, recipe.join_steps)]
-    return sorted(found, key=lambda incident: (incident.first_step, incident.worst.kind))
-
-
-def _deviations(
-    steps: Sequence[int], values: Sequence[float], recipe: IncidentsRecipe, above: str, below: str
-) -> Iterable[Deviation]:
-    level: deque[float] = deque(maxlen=recipe.level_steps)
-    distances: deque[float] = deque(maxlen=recipe.window_steps)
-    outside: list[float] = []
-    for step, value in zip(steps, values, strict=True):
-        if not math.isfinite(value):
-            continue
-        if len(level) < recipe.level_steps:
-            level.append(value)
-            continue
-        expected = median(level)
-        distance = value - expected
-        sigmas = _sigmas(distance, distances, recipe)
-        if step > recipe.burn_in_steps and abs(sigmas) > recipe.sigmas:
-            yield Deviation(step, above if sigmas > 0 else below, value, expected, sigmas)
-            outside.append(value)
-            if len(outside) >= recipe.relearn_steps:
-                level.clear()
-                level.extend(outside[-recipe.level_steps :])
-                outside.clear()
-            continue
-        outside.clear()
-        level.append(value)
-        distances.append(distance)
-
-
-def _sigmas(distance: float, distances: Sequence[float], recipe: IncidentsRecipe) -> float:
-    """Distance in robust standard deviations from the usual distance: a falling curve is usually below its median."""
-    if len(distances) < recipe.level_steps:
-        return 0.0
-    usual = median(distances)
-    spread = SIGMA_PER_MAD * median(abs(d - usual) for d in distances)
-    if spread == 0.0:
-        return math.copysign(math.inf, distance - usual) if distance != usual else 0.0
-    return (distance - usual) / spread
-
-
-def _join(deviations: Sequence[Deviation], join_steps: int) -> list[Incident]:
-    groups: list[list[Deviation]] = []
-    for deviation in sorted(deviations, key=lambda d: d.step):
-        if groups and deviation.step - groups[-1][-1].step <= join_steps:
-            groups[-1].append(deviation)
-        else:
-            groups.append([deviation])
-    return [Incident(g[0].step, g[-1].step, max(g, key=lambda d: (abs(d.sigmas), -d.step))) for g in groups]
 
 
 def incident_rows(
     run: str,
-    incidents: Sequence[Incident],
-    recipe: IncidentsRecipe,
+    checkpoints: Segment,
     *,
     order: Segment,
     corpus: Segment,
     global_batch_size: int,
+    before_steps: int = 1,
 ) -> list[dict[str, Any]]:
-    """Rows of incidents.parquet: each incident with the documents its steps were reading, and their URLs."""
-    windows = [(max(1, i.first_step - recipe.documents_before_steps), i.last_step) for i in incidents]
-    documents = documents_of_steps(order, windows, global_batch_size) if windows else []
-    urls = urls_of(corpus, {doc_id for found in documents for doc_id in found})
-    return [
-        {
-            "run": run,
-            "step": incident.first_step,
-            "kind": incident.worst.kind,
-            "value": incident.worst.value,
-            "expected": incident.worst.expected,
-            "deviation_sigma": incident.worst.sigmas,
-            "doc_ids": found,
-            "urls": sorted({urls[doc_id] for doc_id in found if doc_id in urls}),
-        }
-        for incident, found in zip(incidents, documents, strict=True)
-    ]
+    """Rows of incidents.parquet. Accused are the quarantined documents, else all that the incident's steps were reading."""
+    rows: list[dict[str, Any]] = []
+    for detected, decision in incidents_on_record(checkpoints):
+        worst, window = detected["worst"], detected["window"]
+        rows.append(
+            _row(run, window["first_step"], window["last_step"], worst["kind"], worst)
+            | {
+                "cause": decision["cause"],
+                "action": decision["amendment"]["action"],
+                "rollback_step": decision["rollback_step"],
+                "doc_ids": [suspect["doc_id"] for suspect in decision["suspects"]],
+            }
+        )
+    for incident in let_pass(checkpoints):
+        worst = {"value": incident.value, "expected": incident.expected, "sigmas": incident.sigmas}
+        rows.append(_row(run, incident.first_step, incident.last_step, incident.kind, worst))
+    rows.sort(key=lambda row: (row["step"], row["kind"], row["action"]))
+    unknown = [row for row in rows if not row["doc_ids"]]
+    windows = [(max(1, row["step"] - before_steps), row["last_step"]) for row in unknown]
+    for row, found in zip(unknown, documents_of_steps(order, windows, global_batch_size), strict=True):
+        row["doc_ids"] = found
+    known = pages_of(corpus, {doc_id for row in rows for doc_id in row["doc_ids"]})
+    for row in rows:
+        pages = [known[doc_id] for doc_id in row["doc_ids"] if doc_id in known]
+        row["urls"] = sorted({url for url, _ in pages})
+        row["sources"] = sorted({source for _, source in pages if source is not None})
+    return rows
+
+
+def _row(run: str, first: int, last: int, kind: str, worst: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "run": run,
+        "step": first,
+        "last_step": last,
+        "kind": kind,
+        "value": worst["value"],
+        "expected": worst["expected"],
+        "deviation_sigma": worst["sigmas"],
+        "cause": None,
+        "action": "recorded",
+        "rollback_step": None,
+        "doc_ids": [],
+    }
+
+
+def incident_curves(
+    detected: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Loss around one incident: as it was seen, and as it is in the record after going back."""
+    seen = [(row["step"], row["loss"]) for row in detected["metrics"]]
+    last = detected["window"]["last_step"] + 64
+    kept = [(row["step"], row["loss"]) for row in metrics if seen[0][0] <= row["step"] <= last]
+    return {
+        name: ([float(step) for step, _ in points], [loss for _, loss in points])
+        for name, points in (("seen", seen), ("after going back", kept))
+    }
 
 
 def documents_of_steps(order: Segment, windows: Sequence[tuple[int, int]], global_batch_size: int) -> list[list[str]]:
     """For each window of steps (1-based, both ends included): the documents its sequences were cut from, sorted."""
     found: list[set[str]] = [set() for _ in windows]
-    for batch in order.batches("order", ["sequence", "doc_id"], rows=65536):
+    for batch in order.batches("order", ["sequence", "doc_id"], rows=65536) if windows else ():
         sequence = batch.column("sequence")
         for documents, (first, last) in zip(found, windows, strict=True):
             inside = pc.and_(
@@ -195,11 +209,11 @@ def documents_of_steps(order: Segment, windows: Sequence[tuple[int, int]], globa
     return [sorted(documents) for documents in found]
 
 
-def urls_of(corpus: Segment, doc_ids: set[str]) -> dict[str, str]:
-    """URL of each document that the corpus still has."""
+def pages_of(corpus: Segment, doc_ids: set[str]) -> dict[str, tuple[str, str | None]]:
+    """(URL, source) of each document that the corpus still has."""
     wanted = KeySet(pa.array(sorted(doc_ids), pa.string()))
-    urls: dict[str, str] = {}
-    for batch in corpus.batches("documents", ["doc_id", "url"]) if doc_ids else ():
-        mine = batch.filter(wanted.holds(batch.column("doc_id")))
-        urls.update(zip(mine.column("doc_id").to_pylist(), mine.column("url").to_pylist(), strict=True))
-    return urls
+    found: dict[str, tuple[str, str | None]] = {}
+    for batch in corpus.batches("documents", ["doc_id", "url", "source"]) if doc_ids else ():
+        for row in batch.filter(wanted.holds(batch.column("doc_id"))).to_pylist():
+            found[row["doc_id"]] = (row["url"], row["source"])
+    return found

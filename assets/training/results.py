@@ -13,7 +13,15 @@ from typing import Any
 
 from assets.build import BuildError
 
-VOLATILE_FILES = ("checkpoints/*/dcp/*", "checkpoints/*/complete.json", "metrics.jsonl", "attempts.jsonl", "sequence_losses.f32")
+VOLATILE_FILES = (
+    "checkpoints/*/dcp/*",
+    "checkpoints/*/complete.json",
+    "metrics.jsonl",
+    "attempts.jsonl",
+    "sequence_losses.f32",
+    "incidents.json",
+    "incidents/*",
+)
 """Bytes that name files by rank or describe the machine. The data are the two tables and the exports."""
 
 

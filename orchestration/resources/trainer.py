@@ -153,7 +153,11 @@ def launch(
         with attempt:
             why = {"HEADWATER_RESTARTED_AFTER": str(lost).partition("\n")[0]} if lost else {}
             try:
-                _attempt(request_path, workdir, progress, place, why | dict(environment or {}), on_poll, on_step)
+                # Its own policy bounds how often a run asks to be started again.
+                while not _attempt(
+                    request_path, workdir, progress, place, why | dict(environment or {}), on_poll, on_step
+                ):
+                    pass
             except WorkerLostError as error:
                 log.warning("training is started again from its last checkpoint: %s", error)
                 lost = error
@@ -168,7 +172,8 @@ def _attempt(
     environment: Mapping[str, str],
     on_poll: Callable[[], None],
     on_step: Callable[[dict[str, Any]], None],
-) -> None:
+) -> bool:
+    """Whether the run ended well; False: it asks to be started again, as after a loss incident. Raises BuildError otherwise."""
     request = json.loads(request_path.read_text("utf-8"))
     error_path = request_path.parent / "error.json"
     error_path.unlink(missing_ok=True)
@@ -184,8 +189,11 @@ def _attempt(
                 on_step(line)
             watchdog.check()
             on_poll()
-        if job.returncode != 0:
-            raise failure(job.returncode, error_path, job.log_path)
+        if job.returncode == 0:
+            return True
+        if error_path.is_file() and json.loads(error_path.read_text("utf-8"))["run_again"]:
+            return False
+        raise failure(job.returncode, error_path, job.log_path)
 
 
 class Job(Protocol):

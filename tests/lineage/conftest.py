@@ -43,6 +43,9 @@ class World:
     plan: dict[str, dict[str, Any]] = field(default_factory=dict)
     checkpoints: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     trained_on: dict[str, dict[str, str]] = field(default_factory=dict)
+    quarantine: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    amendments: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Of runs that are not here nothing is written, as before there was either."""
     keep_digest: bool = False
     """Leave order_sha256 as the rows were before a test changed them."""
 
@@ -58,10 +61,19 @@ class World:
             orders = self._write_order(run, folder / "order")
             (folder / "order" / "fingerprint.json").write_text(json.dumps(self.plan[run]))
             write_table(folder / "base", "checkpoints", self.checkpoints[run], schemas.CHECKPOINTS)
+            for name, rows in (("quarantine", self.quarantine.get(run)), ("amendments", self.amendments.get(run))):
+                if rows is not None:
+                    write_table(
+                        folder / "base", name, rows, schemas.QUARANTINE if name == "quarantine" else schemas.AMENDMENTS
+                    )
             for row in self.checkpoints[run]:
                 place = folder / "base" / row["folder"]
                 place.mkdir(parents=True)
-                marker = orders | self.trained_on.get(run, {})
+                marker: dict[str, Any] = orders | self.trained_on.get(run, {})
+                if row["step"] > 1 and self.amendments.get(run):
+                    marker["amendments"] = [
+                        {"incident": 1, "action": "replace_sequences", "first_step": 2, "digest": "d"}
+                    ]
                 if row["sequences_seen"] == 2:
                     marker["decay_order_fingerprint"] = "another decay that might have followed"
                 (place / "complete.json").write_text(json.dumps(marker))
@@ -125,6 +137,16 @@ def saved(run: str, step: int, batch: int) -> dict[str, Any]:
     row = {"run": run, "step": step, "tokens_seen": step * batch * 3, "sequences_seen": step * batch}
     row |= {"train_loss": 4.0, "learning_rate": 0.1, "folder": f"checkpoints/step-{step:08d}", "parameters": 1}
     return row | {"weights_sha256": hashlib.sha256(f"{run} {step}".encode()).hexdigest()}
+
+
+def quarantined(doc_id: str, rollback_step: int) -> dict[str, Any]:
+    row = {"doc_id": doc_id, "stage": "training", "kept": False, "reason": "loss_spike", "run": ONE, "incident": 1}
+    row |= {"step": rollback_step + 1, "rollback_step": rollback_step, "loss": 9.0, "expected": 3.0}
+    return row | {"deviation_sigma": 20.0}
+
+
+def replaced(sequence: int, by: int) -> dict[str, Any]:
+    return {"sequence": sequence, "replaced_by": by, "incident": 1}
 
 
 def decision(doc_id: str, stage: str | None = None, reason: str | None = None) -> dict[str, Any]:

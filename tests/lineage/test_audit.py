@@ -16,7 +16,22 @@ from quality.lineage_checks import CHECKS
 from quality.outcome import Evidence
 from quality.thresholds import LINEAGE
 from tests.builds import make_build
-from tests.lineage.conftest import ONE, TWO, A, B, C, World, build_index, decision, digest, piece, planned, saved
+from tests.lineage.conftest import (
+    ONE,
+    TWO,
+    A,
+    B,
+    C,
+    World,
+    build_index,
+    decision,
+    digest,
+    piece,
+    planned,
+    quarantined,
+    replaced,
+    saved,
+)
 
 
 def audit(segments: list[Segment], root: Path) -> tuple[StageReport, dict[tuple[str, str], dict[str, Any]]]:
@@ -32,8 +47,47 @@ def test_a_sound_world_has_no_violation_and_every_rule_looked(world: World, tmp_
     assert {key: row["example"] for key, row in rows.items() if row["violations"]} == {}
     assert len(rows) == 2 * (len(RULES) + len(PROOFS))
     assert report.stats["violations"] == report.stats["found_later"] == 0
-    # Only run two holds anything out.
-    assert [key for key, row in rows.items() if not row["checked"]] == [("heldout_documents_are_in_no_sequence", ONE)]
+    # Only run two holds anything out, and neither had an incident.
+    unchecked = {key for key, row in rows.items() if not row["checked"]} - {
+        (r, run) for r in AMENDED for run in (ONE, TWO)
+    }
+    assert unchecked == {("heldout_documents_are_in_no_sequence", ONE)}
+
+
+AMENDED = (
+    "quarantined_documents_are_in_no_sequence_after_their_rollback",
+    "replaced_sequences_read_earlier_planned_ones",
+    "checkpoints_were_trained_with_these_amendments",
+)
+
+
+def _amend(world: World) -> None:
+    """Run one found B guilty after step 1: its second step reads the first one's sequences again."""
+    world.quarantine[ONE] = [quarantined(B, rollback_step=1)]
+    world.amendments[ONE] = [replaced(2, 0), replaced(3, 1)]
+
+
+def test_a_run_that_was_amended_is_sound_and_counts_what_it_read(world: World, tmp_path: Path) -> None:
+    _amend(world)
+    report, rows = audit(world.segments(tmp_path), tmp_path)
+    assert {key: row["example"] for key, row in rows.items() if row["violations"]} == {}
+    assert [rows[rule, ONE]["checked"] for rule in AMENDED] == [1, 2, 2]
+    assert report.stats["violations"] == 0
+
+
+def _still_read(world: World) -> None:
+    _amend(world)
+    world.amendments[ONE].pop()
+
+
+def _replaced_by_a_later_one(world: World) -> None:
+    _amend(world)
+    world.amendments[ONE][0] = replaced(2, 3)
+
+
+def _not_trained_with(world: World) -> None:
+    _amend(world)
+    world.amendments[ONE][0]["incident"] = 2
 
 
 def _heldout(world: World) -> None:
@@ -129,6 +183,13 @@ PLANTED: list[tuple[Callable[[World], None], str, str]] = [
     (_other_decay, "checkpoints_were_trained_on_this_order", "checkpoint 4 was trained on decay order 0000"),
     (_changed_decay, "order_has_its_digest", "the order of phase decay has digest"),
     (_changed_order, "order_has_its_digest", "the order of all phases has digest"),
+    (_still_read, AMENDED[0], f"document {B} was quarantined (loss_spike), yet sequence 3 reads it after step 1"),
+    (_replaced_by_a_later_one, AMENDED[1], "sequence 2 is replaced by 3"),
+    (
+        _not_trained_with,
+        AMENDED[2],
+        "checkpoint 2 was trained with the amendments of incidents [1], amendments.parquet",
+    ),
     (_contaminated, "no_document_read_was_found_contaminated_later", f"document {B} holds an evaluation item"),
 ]
 

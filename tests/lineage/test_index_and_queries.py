@@ -12,7 +12,7 @@ from assets.build import BuildError, Segment
 from assets.lineage import defs
 from assets.lineage.queries import LineageNotFoundError, by_checkpoint, by_doc_id, by_step, by_url
 from tests.builds import make_build
-from tests.lineage.conftest import ONE, TWO, URLS, A, B, C, World, build_index, piece, saved
+from tests.lineage.conftest import ONE, TWO, URLS, A, B, C, World, build_index, piece, quarantined, replaced, saved
 
 
 @pytest.fixture
@@ -146,3 +146,20 @@ def test_a_document_unknown_to_the_index_still_shows_in_its_step(world: World, t
     index = build_index(segments, tmp_path)
     found = by_step(index, [s for s in segments if s.asset == "order_manifest"], ONE, 1)
     assert [(d.doc_id[0], d.url) for d in found.documents] == [("d", None), ("a", URLS[A])]
+
+
+def test_a_quarantined_document_is_in_no_sequence_of_its_run_and_its_stand_in_is(world: World, tmp_path: Path) -> None:
+    world.quarantine[ONE] = [quarantined(B, rollback_step=1)]
+    world.amendments[ONE] = [replaced(2, 0), replaced(3, 1)]
+    segments = world.segments(tmp_path)
+    index = build_index(segments, tmp_path)
+    orders = [segment for segment in segments if segment.asset == "order_manifest"]
+    (history,) = by_doc_id(index, B)
+    use = next(use for use in history.uses if use.run == ONE)
+    assert (use.quarantined, use.steps, use.tokens_used, use.repeats) == ("loss_spike", [], 0, 0)
+    (history,) = by_doc_id(index, A)
+    use = next(use for use in history.uses if use.run == ONE)
+    assert (use.quarantined, use.sequences, use.steps, use.tokens_used) == (None, [0, 1, 2, 3], [1, 2], 16)
+    assert use.repeats == 2
+    assert {document.doc_id for document in by_step(index, orders, ONE, 2).documents} == {A}
+    assert by_checkpoint(index, orders, ONE, 2).documents == 1

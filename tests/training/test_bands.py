@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets.build import Segment
-from assets.schemas import CORPUS
-from assets.tables import write_table
-from assets.training.incidents import IncidentsRecipe, documents_of_steps, find_incidents, incident_rows
-from tests.builds import segment_of
+from assets.training.incidents import IncidentsRecipe
+from training.bands import Detector, IncidentPolicy, find_incidents
 
-RECIPE = IncidentsRecipe()
+RECIPE = IncidentPolicy()
 
 
 def curve(steps: int = 800, seed: int = 0, noise: float = 0.06) -> list[dict[str, Any]]:
@@ -101,36 +98,15 @@ def test_short_runs_are_not_judged() -> None:
     assert find_incidents([], RECIPE) == []
 
 
-def order_segment(data: Any, tmp_path: Any) -> tuple[Segment, list[dict[str, Any]]]:
-    import pyarrow.parquet as pq
-
-    folder = tmp_path / "order"
-    folder.mkdir()
-    (folder / "order.parquet").write_bytes((data / "order.parquet").read_bytes())
-    return segment_of(folder, "order_manifest"), pq.read_table(data / "order.parquet").to_pylist()
+def test_the_recipe_and_the_program_agree_on_every_default() -> None:
+    assert IncidentsRecipe().model_dump() == IncidentPolicy().model_dump()
 
 
-def test_an_incident_names_the_documents_of_its_steps_and_the_one_before(data: Any, tmp_path: Any) -> None:
-    order, pieces = order_segment(data, tmp_path)
-    wanted = sorted({p["doc_id"] for p in pieces if 4 * (7 - 2) <= p["sequence"] < 4 * 8})  # steps 6, 7, 8
-    recipe = IncidentsRecipe(burn_in_steps=8, level_steps=4, window_steps=16)
-    corpus = tmp_path / "corpus"
-    gone, known = wanted[0], wanted[1:]
-    rows = [dict.fromkeys(CORPUS.names) | {"doc_id": d, "url": f"https://example.org/{d}"} for d in known]
-    write_table(corpus, "documents", rows, CORPUS)
-    metrics = curve(steps=10)
-    metrics[6]["loss"] = math.inf
-    metrics[7]["loss"] = math.inf
-    found = incident_rows(
-        "run",
-        find_incidents(metrics, recipe),
-        recipe,
-        order=order,
-        corpus=segment_of(corpus, "corpus"),
-        global_batch_size=4,
-    )
-    (row,) = found
-    assert (row["step"], row["kind"], row["doc_ids"]) == (7, "non_finite", wanted)
-    assert row["urls"] == [f"https://example.org/{doc_id}" for doc_id in known]
-    assert gone not in " ".join(row["urls"])
-    assert documents_of_steps(order, [(1, 1)], 4) == [sorted({p["doc_id"] for p in pieces if p["sequence"] < 4})]
+def test_judged_step_by_step_is_judged_whole() -> None:
+    rows = curve()
+    rows[300]["loss"] += 2.0
+    rows[301]["gradient_norm"] = 50.0
+    detector = Detector(RECIPE)
+    seen = [(d.step, d.kind) for row in rows for d in detector.observe(row)]
+    assert seen == [(301, "loss_spike"), (302, "gradient_spike")]
+    assert [(i.first_step, i.worst.kind) for i in find_incidents(rows, RECIPE)] == seen

@@ -1,0 +1,74 @@
+"""The loss of each document piece of chosen sequences under the weights of now, on any layout.
+
+Forward passes only, through the same model, schedule and loss as training: the pieces take the place of the channels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+import torch.distributed as dist
+
+from training.amended_order import AmendedReader, OrderDocuments
+from training.job import open_order
+
+if TYPE_CHECKING:
+    from training.trainer import OrderedTrainer
+
+
+def score_pieces(trainer: OrderedTrainer, numbers: np.ndarray) -> pa.Table:
+    """sequence, piece, doc_id, channel, tokens, loss of ascending sequences: equal on all ranks, which must all call it.
+
+    `tokens` counts predicted tokens: the first of a sequence is predicted by nothing.
+    """
+    request = trainer.request
+    documents = OrderDocuments(open_order(request), trainer.amending).pieces(numbers)
+    reader = AmendedReader(lambda: open_order(request), trainer.amending)
+    columns = int(documents["piece"].to_numpy().max()) + 1
+    together = request.local_batch_size * request.parallelism.dp
+    padded = np.concatenate([numbers, np.full(-len(numbers) % together, numbers[-1])])
+    sums = torch.zeros(2, len(padded), columns, dtype=torch.float64)
+    mesh = trainer.parallel_dims
+    batch_rank = mesh.get_mesh("batch").get_local_rank() if mesh.dp_enabled else 0
+    of_training = trainer.channel_loss.columns
+    trainer.channel_loss.columns, trainer.channel_loss.divisor = columns, 1.0
+    for begin in range(batch_rank * request.local_batch_size, len(padded), together):
+        mine = slice(begin, begin + request.local_batch_size)
+        distinct, rows = np.unique(padded[mine], return_inverse=True)
+        block = reader.read(distinct)
+        _forward(trainer, torch.from_numpy(block.tokens[rows]), torch.from_numpy(block.pieces[rows]))
+        sums[:, mine] = trainer.channel_loss.take()
+    trainer.channel_loss.columns = of_training
+    if mesh.tp_enabled and mesh.get_mesh("tp").get_local_rank() > 0:
+        sums.zero_()  # tensor-parallel ranks saw the same tokens
+    if dist.get_world_size() > 1:
+        on_device = sums.to(trainer.device)
+        dist.all_reduce(on_device)
+        sums = on_device.cpu()
+    rows = np.searchsorted(numbers, documents["sequence"].to_numpy())
+    losses, tokens = sums[:, rows, documents["piece"].to_numpy()].numpy()
+    documents = documents.append_column("tokens", pa.array(tokens.astype(np.int64)))
+    documents = documents.append_column("loss", pa.array(losses / np.maximum(tokens, 1)))
+    return documents.drop_columns(["length"])
+
+
+@torch.no_grad()
+def _forward(trainer: OrderedTrainer, tokens: torch.Tensor, pieces: torch.Tensor) -> None:
+    """One local batch; its sums are left in the loss."""
+    batch = {"input": tokens[:, :-1], "channels": pieces[:, 1:]}
+    if trainer.request.mask_documents:
+        batch["documents"] = pieces[:, :-1]
+    batch = {name: values.to(trainer.device) for name, values in batch.items()}
+    inputs, labels, extra, masks = trainer.post_dataloading_process(batch, tokens[:, 1:].to(trainer.device))
+    with trainer.train_context():
+        if trainer.parallel_dims.pp_enabled:
+            targets, losses = (labels, []) if trainer.pp_has_last_stage else (None, None)
+            arguments = (inputs,) if trainer.pp_has_first_stage else ()
+            extra = extra if trainer.pp_has_first_stage else {}
+            trainer.pp_schedule.eval(*arguments, **extra, **masks, target=targets, losses=losses)
+        else:
+            with trainer.maybe_enable_amp:
+                trainer.channel_loss(trainer.model_parts[0](inputs, **extra, **masks), labels)
