@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-sources campaign-kills campaign-goodput campaign-resume campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-goodput campaign-resume campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ campaign-faults: $(INSTALLED) ## fail the n-th fsync, rename, write and connecti
 
 campaign-histories: $(INSTALLED) ## 1,000 random histories of crawls, edits, recipe changes and crashes against builds from scratch
 	@$(BIN)/python -m tests.campaigns.histories
+
+campaign-incidents: $(INSTALLED) ## real training runs with garbage, newline-only pages and a wrong learning rate: cause found, recovered?
+	@$(BIN)/python -m tests.campaigns.incidents
 
 constraints: $(INSTALLED) ## rewrite deploy/constraints.txt from the installed versions
 	@head -3 deploy/constraints.txt > $(VENV)/constraints.new
