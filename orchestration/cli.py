@@ -283,6 +283,22 @@ def gc(
 
 @app.command()
 @expected_errors
+def takedown(
+    objects: Annotated[list[str], typer.Argument(help="SHA-256 of an object, or REF:PATH of a file.")],
+    reason: Annotated[str, typer.Option(help="What readers of the history are told.")],
+    json: Json = False,
+) -> None:
+    """Delete objects under every commit, for ever, and the copies that the home holds of them. Cannot be undone."""
+    from orchestration import render
+    from orchestration.takedown import take_down
+    from orchestration.workplace import open_workplace
+
+    workplace = open_workplace()
+    render.takedown(take_down(workplace.store, workplace.home, objects, reason), as_json=json)
+
+
+@app.command()
+@expected_errors
 def compact(
     drop: Annotated[
         bool, typer.Option("--drop", help="Delete the packs instead; builds then read partition by partition.")

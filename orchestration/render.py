@@ -17,6 +17,7 @@ from orchestration.compaction import Packed
 from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import Status
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
+from orchestration.takedown import Takedown
 
 if TYPE_CHECKING:
     from assets.training.layout import LayoutAdvice
@@ -260,6 +261,16 @@ def garbage(report: GarbageReport, *, dry_run: bool, as_json: bool) -> None:
     console().print(
         f"{report.deleted_objects:,} objects ({size(report.deleted_bytes)}) {verb}, {report.kept_objects:,} kept."
     )
+
+
+def takedown(done: Takedown, *, as_json: bool) -> None:
+    """What was taken down."""
+    if as_json:
+        emit(asdict(done))
+        return
+    for sha256 in done.sha256s:
+        console().print(f"taken down: {sha256}")
+    console().print(f"{size(done.freed_bytes)} deleted in the store; all packs of the home are deleted.")
 
 
 def summary(workplace: Any, catalog: Catalog, steps: Sequence[Any], seconds: float, *, as_json: bool) -> None:

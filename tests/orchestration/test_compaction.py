@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from assets.build import Segment, SilentProgress, read_tables
 from assets.tokenizer.texts import group_by_crawl, read_texts
 from benchmarks.bench_many_segments import make_store
 from orchestration import compaction
 from orchestration.catalog import read_catalog, segment
+from orchestration.cli import app
 from orchestration.compaction import compact, drop_packs, packs_folder, read_packs, with_packs
 from orchestration.digest import MANIFEST
+from orchestration.store.contract import PurgedObjectError, StoreError
 from orchestration.store.git_store import GitStore
+from orchestration.takedown import take_down
 
 CRAWLS, ROWS = 40, 3
 TABLES = compaction.PACKED_TABLES.items()
@@ -132,3 +138,44 @@ def test_dropping_leaves_nothing_behind(home: Path) -> None:
     drop_packs(home)
     assert not packs_folder(home).exists()
     assert not any(each.packed for each in with_packs(plain(home, "extracted_documents"), home, store_of(home)))
+
+
+def holding(home: Path, sentence: str) -> list[str]:
+    """Files of the home that hold a sentence, as it is or in a Parquet file."""
+    found = []
+    for path in sorted(path for path in home.rglob("*") if path.is_file()):
+        content = path.read_bytes()
+        if content[:4] == b"PAR1":
+            cells = (cell for row in pq.read_table(path).to_pylist() for cell in row.values())
+            content = "\n".join(map(str, cells)).encode()
+        if sentence.encode() in content:
+            found.append(path.relative_to(home).as_posix())
+    return found
+
+
+def test_a_takedown_leaves_no_copy_of_the_text(home: Path) -> None:
+    pack(home)
+    shutil.rmtree(home / "files")  # that the store was made from
+    store, path = store_of(home), "documents/extracted_documents/"
+    taken = next(info for info in store.list("main", path) if info.path.endswith(".parquet"))
+    sentence = pq.read_table(store.local_path("main", taken.path))["text"][0].as_py()
+    assert {place.split("/")[0] for place in holding(home, sentence)} == {"store.git", "packs"}
+    done = CliRunner().invoke(
+        app,
+        ["takedown", f"main:{taken.path}", "--reason", "asked for by its author"],
+        env={"HEADWATER_HOME": str(home)},
+    )
+    assert done.exit_code == 0, done.output
+    assert holding(home, sentence) == []
+    with pytest.raises(PurgedObjectError, match="asked for by its author"):
+        store_of(home).read_bytes("main", taken.path)
+    assert take_down(store_of(home), home, [taken.sha256], "again").freed_bytes == 0
+
+
+def test_a_takedown_names_an_object(home: Path) -> None:
+    pack(home)
+    with pytest.raises(StoreError, match="'documents' is no object: give its SHA-256"):
+        take_down(store_of(home), home, ["documents"], "a reason")
+    with pytest.raises(StoreError, match="needs a reason"):
+        take_down(store_of(home), home, ["0" * 64], " ")
+    assert packs_folder(home).exists()
