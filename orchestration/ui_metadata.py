@@ -46,6 +46,7 @@ def materialization_metadata(publication: Publication, store: VersionedStore) ->
     metadata["store commit"] = publication.commit
     metadata["fingerprint"] = manifest["fingerprint"][:16]
     metadata["size"] = dg.MetadataValue.int(manifest["bytes"])
+    metadata["bytes added"] = dg.MetadataValue.int(manifest["bytes_added"])
     metadata["build seconds"] = manifest["duration_s"]
     if manifest.get("accepted_yields"):
         metadata["accepted yields"] = dg.MetadataValue.md(
