@@ -42,7 +42,7 @@ def copy(source: Place, target: Place, json: Json = False) -> None:
         raise StoreError(f"there is no store at {source}")
     out = Console()
     tell = (lambda line: None) if json else lambda line: out.print(line, highlight=False, markup=False, soft_wrap=True)
-    report = copy_store(open_store(source), open_store(target), tell)  # type: ignore[arg-type]
+    report = copy_store(open_store(source), open_store(target), tell)
     if json:
         print(encoder.dumps(asdict(report)))
         return

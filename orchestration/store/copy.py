@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from orchestration.store.contract import (
     MAIN,
@@ -33,12 +32,6 @@ WORK = "copying/"
 Tell = Callable[[str], None]
 
 
-class CopyableStore(VersionedStore, Protocol):
-    """A store that can also list its takedowns: both backends do."""
-
-    def takedowns(self) -> dict[str, str]: ...
-
-
 @dataclass
 class CopyReport:
     """What a copy did. `left_out`: files of old commits whose bytes the source no longer has."""
@@ -52,7 +45,7 @@ class CopyReport:
     left_out: list[str] = field(default_factory=list)
 
 
-def copy_store(source: CopyableStore, target: CopyableStore, tell: Tell = lambda line: None) -> CopyReport:
+def copy_store(source: VersionedStore, target: VersionedStore, tell: Tell = lambda line: None) -> CopyReport:
     """Copy everything, then compare every branch and tag file by file. Raises StoreError for any difference."""
     report = CopyReport()
     report.takedowns = _copy_takedowns(source, target)
@@ -75,7 +68,7 @@ def copy_store(source: CopyableStore, target: CopyableStore, tell: Tell = lambda
     return report
 
 
-def _copy_takedowns(source: CopyableStore, target: CopyableStore) -> int:
+def _copy_takedowns(source: VersionedStore, target: VersionedStore) -> int:
     known = target.takedowns()
     missing = {sha256: reason for sha256, reason in source.takedowns().items() if sha256 not in known}
     for sha256, reason in sorted(missing.items()):
@@ -176,7 +169,7 @@ def _content(store: VersionedStore, commit: str, path: str, report: CopyReport) 
     return None
 
 
-def _copy_refs(source: CopyableStore, target: CopyableStore, made: Mapping[str, str], report: CopyReport) -> None:
+def _copy_refs(source: VersionedStore, target: VersionedStore, made: Mapping[str, str], report: CopyReport) -> None:
     heads, tags = target.branches(), target.tags()
     for name, commit in source.branches().items():
         if heads.get(name) == made[commit]:
