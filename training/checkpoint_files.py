@@ -70,7 +70,34 @@ def resumable_checkpoints(output: Path, requested: Iterable[int], first: int) ->
     made = {step_of(folder) for folder in complete_checkpoints(output) if folder.parent == output / "checkpoints"}
     missing = min((step for step in requested if step > first and step not in made), default=None)
     found = [folder for folder in complete_checkpoints(output) if missing is None or step_of(folder) < missing]
-    return found[::-1]
+    return [folder for folder in reversed(found) if keeps_state(folder)]
+
+
+def keeps_state(folder: Path) -> bool:
+    """Whether a run can be continued from a complete checkpoint: not if only its model was kept.
+
+    One whose marker cannot be read counts: it is to be found damaged, not passed over.
+    """
+    try:
+        return read_marker(folder).get("keeps_state", True)
+    except ValueError:
+        return True
+
+
+def drop_state(folder: Path) -> None:
+    """Keep the model of a checkpoint (hf/) and let go of the optimiser's state: three quarters of its bytes.
+
+    The marker says so first: an interruption leaves a file too many, never one that is missed.
+    """
+    marker = read_marker(folder)
+    kept = {name: entry for name, entry in marker["files"].items() if not name.startswith("dcp/")}
+    write_durably(folder / MARKER, marker_text(marker | {"files": kept, "keeps_state": False}))
+    shutil.rmtree(folder / "dcp", ignore_errors=True)
+
+
+def marker_text(content: dict[str, Any]) -> str:
+    """As markers are written."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
 def remove_incomplete(output: Path) -> None:

@@ -24,13 +24,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
-from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import save as write_checkpoint
+from torch.distributed.checkpoint.stateful import Stateful
 from torchtitan.components.checkpoint import CheckpointManager
 
 from training.checkpoint_files import (
@@ -40,9 +40,12 @@ from training.checkpoint_files import (
     complete_checkpoints,
     damage_of,
     drop_old_rolling,
+    drop_state,
     file_sums,
     first_damage,
     fsync,
+    keeps_state,
+    marker_text,
     read_marker,
     remove_checkpoint,
     remove_incomplete,
@@ -57,6 +60,7 @@ from training.errors import CheckpointDamagedError, CheckpointSaveError, ResumeM
 from training.hf_export import export_hf
 from training.request import TrainRequest
 from training.resume_rules import check_resumable
+from training.staging import MemoryStager
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +75,7 @@ class ListedCheckpoints(CheckpointManager):
         self._request = request
         self._job_config = job_config
         self._describe = describe
-        # Kept for the whole run: its buffers are allocated once.
-        self._stager = DefaultStager(StagingOptions(torch.cuda.is_available(), False, False, False))
+        self._stager = MemoryStager()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
         self.save_stall_s = 0.0
@@ -120,6 +123,11 @@ class ListedCheckpoints(CheckpointManager):
     def _checked_resume_from(self, folder: Path) -> Path:
         if not (folder / MARKER).is_file():
             raise ResumeMismatchError(f"resume_from {folder} is not a complete checkpoint: it has no {MARKER}")
+        if not keeps_state(folder):
+            raise ResumeMismatchError(
+                f"resume_from {folder} was kept without its optimiser's state (state_steps of its run): it can be evaluated, or "
+                "begun from as start_from_hf, but not continued"
+            )
         if reason := self._damage(folder):
             raise CheckpointDamagedError(
                 f"resume_from {folder} is damaged: {reason}. Name another checkpoint, or restore this one from its store"
@@ -163,15 +171,18 @@ class ListedCheckpoints(CheckpointManager):
         if dist.get_rank() == 0 and folder.exists():
             remove_checkpoint(folder)  # of steps that are trained again
         description = self._describe()
-        with torch.no_grad():
-            written = async_save(
-                self._flattened_model_states_sd(),
-                checkpoint_id=str(folder / "dcp"),
-                process_group=self.pg,
-                async_stager=self._stager,
-            )
-        self._pending = self._thread.submit(self._complete, cast(Future[Any], written), folder, curr_step, description)
+        state = {
+            key: part.state_dict() if isinstance(part, Stateful) else part
+            for key, part in self._flattened_model_states_sd().items()
+        }
+        staged = self._stager.stage(state)
+        self._pending = self._thread.submit(self._complete, staged, folder, curr_step, description)
         self.save_stall_s = time.perf_counter() - begin
+
+    @property
+    def saving(self) -> bool:
+        """Whether a checkpoint is being written behind the steps."""
+        return self._pending is not None and not self._pending.done()
 
     def wait(self) -> None:
         """Return when nothing is being saved any more. Raises CheckpointSaveError if that failed."""
@@ -179,10 +190,10 @@ class ListedCheckpoints(CheckpointManager):
         if pending is not None:
             pending.result()
 
-    def _complete(self, written: Future[Any], folder: Path, step: int, description: dict[str, Any]) -> None:
-        """In the thread: what is left to do when the ranks have written their parts."""
+    def _complete(self, staged: dict[str, Any], folder: Path, step: int, description: dict[str, Any]) -> None:
+        """In the thread: everything that the step need not wait for."""
         try:
-            written.result()
+            write_checkpoint(staged, checkpoint_id=str(folder / "dcp"), process_group=self.pg)
             sums = self._sums(folder)
             if dist.get_rank() == 0:
                 self._publish(folder, step, description, sums)
@@ -228,8 +239,13 @@ class ListedCheckpoints(CheckpointManager):
         metrics = request.output / "metrics.jsonl"
         if metrics.is_file():
             fsync(metrics)  # a checkpoint must not survive a power cut that its metrics do not
-        write_durably(folder / MARKER, json.dumps(content, indent=2, sort_keys=True) + "\n")
-        drop_old_rolling(request.output, 0 if step == request.schedule.total_steps else KEPT_ROLLING)
+        write_durably(folder / MARKER, marker_text(content))
+        last = step == request.schedule.total_steps
+        drop_old_rolling(request.output, 0 if last else KEPT_ROLLING)
+        if last and request.state_steps is not None:
+            for older in complete_checkpoints(request.output):
+                if step_of(older) not in request.state_steps and keeps_state(older):
+                    drop_state(older)
 
     def close(self) -> None:
         """Wait for a save under way, also when training ended badly: what it writes belongs to an earlier step."""

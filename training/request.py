@@ -193,6 +193,8 @@ class TrainRequest(_Strict):
     checkpoint_steps: tuple[PositiveInt, ...] = Field(min_length=1)
     rolling_every_steps: PositiveInt | None = None
     """Saved besides, only to resume from: the newest two are kept, beside the output."""
+    state_steps: tuple[PositiveInt, ...] | None = None
+    """Checkpoints that stay resumable when the run has ended; the others keep their model alone. None: all of them."""
     data: Data
     tokenizer_version: str = Field(min_length=1)
     end_of_document_id: int | None = Field(default=None, ge=0)
@@ -325,6 +327,7 @@ class TrainRequest(_Strict):
             "local_batch_size",
             "checkpoint_steps",
             "rolling_every_steps",
+            "state_steps",
             "output",
             "resume_from",
             "incidents",

@@ -95,6 +95,11 @@ class TrainingRecipe(BaseModel):
     rolling_every_steps: int | None = Field(
         None, gt=0, description="saved besides, only to resume from; the newest two are kept, none is published"
     )
+    keep_states: Literal["all", "ends"] = Field(
+        "all",
+        description="checkpoints that stay resumable: all, or the ends of the stable phase (where decays branch off) and of the "
+        "run; the others keep their model alone, a quarter of the bytes",
+    )
     step_timeout_s: float = Field(600, gt=0, description="a rank that lets the others wait longer ends the run")
     dp_shard: int = Field(1, gt=0, description="FSDP2 ranks")
     dp_replicate: int = Field(1, gt=0, description="replicas of the FSDP group (HSDP), or of the model")
@@ -178,6 +183,14 @@ class TrainingRecipe(BaseModel):
         """Steps whose model is kept, ascending."""
         regular = range(self.checkpoint_every_steps, self.total_steps + 1, self.checkpoint_every_steps)
         return sorted({*self.early_checkpoint_steps, *regular, self.total_steps})
+
+    @property
+    def state_steps(self) -> list[int] | None:
+        """Steps whose checkpoint stays resumable; None: all."""
+        if self.keep_states == "all":
+            return None
+        stable = [step for step in self.checkpoint_steps if step <= self.total_steps - self.decay_steps]
+        return sorted({*stable[-1:], self.total_steps})
 
     @property
     def sequences(self) -> int:
@@ -269,6 +282,7 @@ def train_request(
         ),
         "checkpoint_steps": training.checkpoint_steps,
         "rolling_every_steps": training.rolling_every_steps,
+        "state_steps": training.state_steps,
         "step_timeout_s": training.step_timeout_s,
         "start_from_hf": _start(training),
         "data": {

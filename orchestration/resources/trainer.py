@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tenacity import Retrying, retry_if_exception_type, wait_fixed
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
 from assets.build import Progress
 from orchestration.resources.training_failure import StopWithoutProgress, WorkerLostError, failure
@@ -143,25 +143,25 @@ def launch(
     `--max-restarts`: that would as well repeat a refused request or a NaN, and could not know whether the run gets on.
     """
     output = Path(json.loads(request_path.read_text("utf-8"))["output"])
-    lost: WorkerLostError | None = None
+    why: dict[str, str] = {}
+
+    def remember(state: RetryCallState) -> None:
+        lost = str(state.outcome.exception()).partition("\n")[0] if state.outcome else ""
+        log.warning("training is started again from its last checkpoint: %s", lost)
+        why["HEADWATER_RESTARTED_AFTER"] = lost
+
     for attempt in Retrying(
         retry=retry_if_exception_type(WorkerLostError),
         stop=StopWithoutProgress(output, place.restarts),
         wait=wait_fixed(place.restart_wait_s),
+        before_sleep=remember,
         reraise=True,
     ):
         with attempt:
-            why = {"HEADWATER_RESTARTED_AFTER": str(lost).partition("\n")[0]} if lost else {}
-            try:
-                # Its own policy bounds how often a run asks to be started again.
-                while not _attempt(
-                    request_path, workdir, progress, place, why | dict(environment or {}), on_poll, on_step
-                ):
-                    pass
-            except WorkerLostError as error:
-                log.warning("training is started again from its last checkpoint: %s", error)
-                lost = error
-                raise
+            environment_now = why | dict(environment or {})
+            # Its own policy bounds how often a run asks to be started again.
+            while not _attempt(request_path, workdir, progress, place, environment_now, on_poll, on_step):
+                pass
 
 
 def _attempt(

@@ -15,6 +15,7 @@ from training.checkpoint_files import (
     complete_checkpoints,
     damage_of,
     drop_old_rolling,
+    drop_state,
     file_sums,
     remove_incomplete,
     resumable_checkpoints,
@@ -93,6 +94,15 @@ def test_rolling_checkpoints_give_way_to_newer_ones(tmp_path: Path) -> None:
     drop_old_rolling(output, 0)
     assert [folder.name[-1] for folder in complete_checkpoints(output)] == ["1"]
     assert not beside(output, "rolling").exists()
+
+
+def test_a_checkpoint_whose_state_was_dropped_is_whole_but_not_resumable(tmp_path: Path) -> None:
+    first, last = checkpoint(step_folder(tmp_path, 3)), checkpoint(step_folder(tmp_path, 6))
+    drop_state(last)
+    assert not (last / "dcp").exists()
+    assert damage_of(last) is None
+    assert complete_checkpoints(tmp_path) == [first, last]
+    assert resumable_checkpoints(tmp_path, [3, 6], 0) == [first]
 
 
 def _hold(output: Path, held: multiprocessing.synchronize.Event, let_go: multiprocessing.synchronize.Event) -> None:

@@ -50,6 +50,12 @@ def test_a_broken_recipe_is_explained(recipe: Any, keys: dict[str, Any], rule: s
     assert rule in str(caught.value)
 
 
+def test_states_are_kept_where_decays_branch_off_and_at_the_end() -> None:
+    recipe = {"total_steps": 100, "decay_steps": 30, "warmup_steps": 1, "checkpoint_every_steps": 20}
+    assert TrainingRecipe.model_validate(recipe).state_steps is None
+    assert TrainingRecipe.model_validate(recipe | {"keep_states": "ends"}).state_steps == [60, 100]
+
+
 def test_checkpoints_are_early_regular_and_last() -> None:
     assert TrainingRecipe().checkpoint_steps == [1, 250, 500, 750]
     short = TrainingRecipe(total_steps=12, warmup_steps=2, decay_steps=4, early_checkpoint_steps=(1, 5))
