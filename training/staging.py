@@ -24,7 +24,7 @@ class MemoryStager:
         targets: list[torch.Tensor] = []
         staged = self._copied(state_dict, "", sources, targets)
         with torch.no_grad():
-            torch._foreach_copy_(targets, sources, non_blocking=torch.cuda.is_available())
+            torch._foreach_copy_(targets, sources, non_blocking=torch.cuda.is_available())  # type: ignore[attr-defined]
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return staged

@@ -102,6 +102,7 @@ class KubernetesJob:
         self.name = name
         self.log_path = log_path
         self.returncode = 0
+        self.waiting = True
         self._namespace = namespace
         self._poll_s = poll_s
         self._looked_at = 0.0
@@ -113,6 +114,7 @@ class KubernetesJob:
         self._looked_at = time.monotonic()
         content = json.loads(_kubectl("get", "pytorchjob", self.name, "--namespace", self._namespace, "--output=json"))
         true = {c["type"]: c for c in content.get("status", {}).get("conditions", []) if c["status"] == "True"}
+        self.waiting = "Running" not in true
         if "Succeeded" not in true and "Failed" not in true:
             return None
         self.returncode = 0 if "Succeeded" in true else 1

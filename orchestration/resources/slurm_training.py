@@ -26,6 +26,7 @@ from orchestration.resources.training_place import SlurmTraining, ranks_per_node
 UNREACHABLE_S = 600.0
 """A controller that restarts is back by then."""
 _ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
+_WAITING = {"CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "SUSPENDED"}
 _HINTS = {
     "TIMEOUT": "raise [training.slurm] time in the profile",
     "OUT_OF_MEMORY": "raise [training.slurm] memory_gb_per_node in the profile, or lower local_batch_size",
@@ -97,6 +98,7 @@ class SlurmJob:
         self.identity = identity
         self.log_path = log_path
         self.returncode = 0
+        self.waiting = True
         self._poll_s = poll_s
         self._looked_at = 0.0
 
@@ -106,6 +108,7 @@ class SlurmJob:
             return None
         self._looked_at = time.monotonic()
         state = _state(self.identity)
+        self.waiting = state in _WAITING
         if state not in _ENDED:
             return None
         if hint := _HINTS.get(state):

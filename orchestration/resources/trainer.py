@@ -187,6 +187,8 @@ def _attempt(
                 note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s"
                 progress.update(line["step"], request["schedule"]["total_steps"], note)
                 on_step(line)
+            if job.waiting:
+                watchdog.begin_again()
             watchdog.check()
             on_poll()
         if job.returncode == 0:
@@ -201,6 +203,8 @@ class Job(Protocol):
 
     log_path: Path
     returncode: int
+    waiting: bool
+    """In a queue: nothing runs that could hang."""
 
     def poll(self) -> int | None: ...
 
@@ -229,6 +233,7 @@ class LocalJob(subprocess.Popen[bytes]):
     """torchrun on this machine."""
 
     log_path: Path
+    waiting = False
 
 
 @contextlib.contextmanager
@@ -275,6 +280,10 @@ class Watchdog:
         # Where ranks do wait for one another, their own error is the better one: it comes first.
         self._limit_s = 2 * step_timeout_s + HANG_GRACE_S
         self._step = 0
+        self.begin_again()
+
+    def begin_again(self) -> None:
+        """The run has yet to start, or to start again."""
         self._since = time.monotonic()
         self._patience_s = max(self._limit_s, FIRST_STEP_S)
 

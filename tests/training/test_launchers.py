@@ -83,6 +83,21 @@ def test_restarts_are_counted_from_the_last_new_checkpoint(tmp_path: Path) -> No
     assert [stop(state), stop(state), stop(state)] == [False, False, True]
 
 
+def test_a_run_that_waits_in_a_queue_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
+    watchdog = trainer.Watchdog(step_timeout_s=10)
+    now[0] += trainer.FIRST_STEP_S + 1
+    watchdog.begin_again()
+    watchdog.check()
+    watchdog.saw(1)
+    now[0] += 20 + trainer.HANG_GRACE_S
+    watchdog.check()
+    now[0] += 1
+    with pytest.raises(WorkerLostError, match="recorded no step for 81 s, the last one was 1"):
+        watchdog.check()
+
+
 def test_the_profile_must_describe_where_training_runs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"launcher = 'slurm' needs a table \[training.slurm\]"):
         validate(TrainingPlace, {"launcher": "slurm"}, tmp_path / "p.toml", "training")

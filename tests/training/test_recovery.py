@@ -17,7 +17,10 @@ from orchestration.resources import trainer
 from tests.training.running import exact, ranks_of, train, wait_until, weights
 from tests.training.tiny import tiny_request
 from training.checkpoint_files import beside
+from training.errors import ResumeMismatchError
 from training.output_lock import held_by
+from training.request import TrainRequest
+from training.resume_rules import check_resumable
 
 
 def flip_a_byte(path: Path) -> None:
@@ -111,3 +114,24 @@ def test_two_runs_on_one_folder_are_refused(data: Path, tmp_path: Path, monkeypa
         with pytest.raises(BuildError, match=says):
             train(tmp_path, tiny_request(data, tmp_path / "out"))
     assert not (tmp_path / "out/metrics.jsonl").exists()
+
+
+def test_another_tokenizer_is_refused_by_name(undisturbed: Path, data: Path) -> None:
+    request = TrainRequest.model_validate(tiny_request(data, undisturbed, tokenizer_version="tokenizer-2"))
+    with pytest.raises(ResumeMismatchError, match=r"tokenizer_version: 'tokenizer-1' -> 'tokenizer-2'\."):
+        check_resumable(undisturbed / "checkpoints/step-00000003", request)
+
+
+def test_random_numbers_are_a_function_of_the_step(data: Path) -> None:
+    import torch
+
+    from training.trainer import seed_step
+
+    def drawn(seed: int, step: int) -> list[float]:
+        seed_step(seed, step)
+        return torch.rand(3).tolist()
+
+    first = drawn(7, 4)
+    drawn(7, 5)
+    assert drawn(7, 4) == first
+    assert len({tuple(drawn(seed, step)) for seed in (7, 8) for step in (4, 5)}) == 4
