@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-goodput campaign-resume campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-goodput campaign-resume campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -58,6 +58,10 @@ campaign-resume: $(INSTALLED) ## kill a training run at random steps, resume it,
 
 campaign-goodput: $(INSTALLED) ## useful step time over wall time of a run that loses a process every two minutes
 	@$(BIN)/python -m tests.campaigns.goodput
+
+campaign-layouts: $(INSTALLED) ## every layout a CPU can run from one checkpoint: the same curve? And memory, estimated and measured
+	@$(BIN)/python -m tests.campaigns.layouts
+	@$(BIN)/python -m tests.campaigns.memory
 
 campaign-store: $(INSTALLED) ## fail every system call of the Git store and every request of the lakeFS store once
 	@$(BIN)/python -m tests.campaigns.store_faults

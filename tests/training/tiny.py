@@ -48,13 +48,19 @@ def write_tokens(folder: Path, documents: int = 40, seed: int = 0) -> list[tuple
 
 
 def write_order(
-    folder: Path, lengths: list[tuple[str, int]], sequences: int, *, first: int = 0, name: str = "order"
+    folder: Path,
+    lengths: list[tuple[str, int]],
+    sequences: int,
+    *,
+    first: int = 0,
+    name: str = "order",
+    sequence_length: int = SEQUENCE_LENGTH,
 ) -> None:
-    """order.parquet: documents laid end to end, cut every SEQUENCE_LENGTH + 1 tokens, round and round."""
+    """order.parquet: documents laid end to end, cut every `sequence_length` + 1 tokens, round and round."""
     rows: list[dict[str, Any]] = []
     document, start, repeat = 0, 0, 0
     for sequence in range(first, first + sequences):
-        room, piece = SEQUENCE_LENGTH + 1, 0
+        room, piece = sequence_length + 1, 0
         while room:
             identity, tokens = lengths[document]
             length = min(room, tokens - start)
