@@ -51,21 +51,12 @@ def settle_math_library() -> None:
 
 
 def sum_gradients(model: torch.nn.Module) -> None:
-    """Make data-parallel gradients plain sums, as torchtitan's loss (already divided by all tokens) expects.
+    """Make FSDP2's gradients plain sums, as torchtitan's loss (already divided by all tokens) expects.
 
-    FSDP2 would use PREMUL_SUM, which gloo does not have. `replicate` averages, which torchtitan
-    corrects for FSDP but not for it: the gradients would be too small by the number of replicas.
+    It would use PREMUL_SUM, which gloo does not have.
     """
     from torch.distributed.fsdp import FSDPModule
 
-    sharded = [module for module in model.modules() if isinstance(module, FSDPModule)]
-    for module in sharded:
-        module.set_force_sum_reduction_for_comms(True)
-    if not sharded and hasattr(model, "register_comm_hook"):
-        model.register_comm_hook(None, _all_reduce_sum)  # type: ignore[operator]
-
-
-def _all_reduce_sum(state, bucket):  # type: ignore[no-untyped-def]  # DDP compares annotations with the types themselves
-    work = torch.distributed.all_reduce(bucket.buffer(), async_op=True)
-    assert work is not None
-    return work.get_future().then(lambda done: done.value()[0])
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_force_sum_reduction_for_comms(True)

@@ -125,7 +125,14 @@ class OrderedTrainer(Trainer):
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor
     ) -> torch.Tensor:
-        """With pipeline stages the loss itself divides by the tokens: torchtitan would do it after the backward pass."""
+        """Divides the loss so that gradients are means over the tokens of the step, where torchtitan 0.2.2 fails to.
+
+        With pipeline stages the loss itself must divide: torchtitan would do it after the backward pass. Replicas without
+        shards (DDP) average gradients over themselves again. They cannot sum instead: after the first of several
+        micro-batches a gradient is a sum already, and would be summed once more with each of the others.
+        """
+        if self.parallel_dims.dp_replicate_enabled and not self.parallel_dims.fsdp_enabled:
+            global_valid_tokens = global_valid_tokens / self.parallel_dims.dp_replicate
         if self.parallel_dims.pp_enabled:
             self.channel_loss.divisor = global_valid_tokens
             global_valid_tokens = torch.ones(())

@@ -75,6 +75,16 @@ def test_pipeline_stages_report_the_true_loss_and_gradient_norm(undisturbed: Pat
         assert line["gradient_norm"] == pytest.approx(single["gradient_norm"], abs=1e-4)
 
 
+def test_whole_replicas_follow_one_process_over_several_micro_batches(
+    undisturbed: Path, data: Path, tmp_path: Path
+) -> None:
+    """DDP sums into gradients that an earlier micro-batch has already summed over the replicas."""
+    train(tmp_path, tiny_request(data, tmp_path / "out", parallelism={"dp_replicate": 2}, local_batch_size=1))
+    for line, single in zip(exact(tmp_path / "out"), exact(undisturbed), strict=True):
+        assert line["loss"] == pytest.approx(single["loss"], rel=1e-5)
+        assert line["gradient_norm"] == pytest.approx(single["gradient_norm"], rel=1e-4)
+
+
 def test_tensor_parallel_ranks_that_compute_twice_follow_one_process(
     undisturbed: Path, data: Path, tmp_path: Path
 ) -> None:
