@@ -68,7 +68,6 @@ class _Rank:
         self.layer = layer_parameters(model) // training.tp
         self.table = vocabulary * model.dim // training.tp  # embedding, or output
         self.logits = self.tokens * vocabulary // training.tp
-        self.accumulates = training.global_batch_size > training.local_batch_size * training.dp or training.pp > 1
 
     @property
     def layers(self) -> int:
@@ -123,37 +122,48 @@ class _Rank:
 
     def moments(self) -> list[Memory]:
         """The candidates for the worst moment; one of them is."""
+        return [moment for waiting, held, grows in self._phases() for moment in self._moments(waiting, held, grows)]
+
+    def _phases(self) -> list[tuple[int, int, bool]]:
+        """Bytes of waiting micro-batches, bytes of gradients when a backward pass begins, and whether that adds to them."""
+        outer = (
+            FLOAT32 * self.own
+            if self.training.global_batch_size > self.training.local_batch_size * self.training.dp
+            else 0
+        )
+        if self.training.pp == 1:
+            return [(0, outer, not outer)]
+        # FSDP keeps the gradients whole until the last micro-batch has come back.
+        full = outer + FLOAT32 * self.whole if self.sharded else FLOAT32 * self.own
+        most = sum(part.in_flight for part in self.parts)
+        if most < self.training.microbatches * len(self.parts):
+            return [(self._waiting_bytes(1), full, False)]
+        # All micro-batches wait before the first backward pass: when there are gradients, one of them is gone.
+        return [(self._waiting_bytes(1), outer, self.sharded or not outer), (self._waiting_bytes(2), full, False)]
+
+    def _moments(self, waiting: int, held: int, grows: bool) -> list[Memory]:
         fixed = STATE_BYTES * self.own
-        full_gradients = FLOAT32 * self.own if self.accumulates else 0
-        if self.sharded and self.training.pp > 1:  # whole until the last micro-batch has come back
-            full_gradients = FLOAT32 * self.whole
         casts = self.width * (self.layers * self.layer + self.table) if self.autocast else 0
         if self.training.dp_replicate > 1 and not self.sharded:
             casts += FLOAT32 * self.own  # the buckets that whole replicas sum their gradients in
         kept = [self.kept_layer_bytes(number) for number in range(self.layers)]
-        waiting = self._waiting_bytes()
         head = any(part.last for part in self.parts)
         pipeline = self._pipeline_bytes()
         found = []
         if head:
             activations = waiting + sum(kept) + self.head_bytes()
-            held = casts + (self._kept_gathered() or (self.width * self.table if self.sharded else 0))
-            found.append(Memory("loss", fixed, full_gradients, activations, self.loss_bytes(), held, pipeline))
-        shard = self.training.dp_shard * self.training.cp
+            gathered = casts + (self._kept_gathered() or (self.width * self.table if self.sharded else 0))
+            found.append(Memory("loss", fixed, held, activations, self.loss_bytes(), gathered, pipeline))
+        shard = self.training.dp_shard * self.training.cp if self.training.pp == 1 else 1
         done = FLOAT32 * self.table // shard if head else 0
         before = self.table if head else 0  # whose gradients are being scattered while this layer runs
         for number in reversed(range(self.layers)):
-            gradients = full_gradients or done
+            gradients = held + (done if grows else 0)
             saved = waiting + sum(kept[:number])
             passing = self.width * 2 * self.layer + FLOAT32 * before if self.sharded else 0
             buffers = casts + (self._kept_gathered() or passing)
-            swiglu = self.width * self.tokens * (2 * self.model.ffn_dim + self.model.dim) // self.training.tp
+            inside = saved + max(kept[number], self.layer_bytes()) + self._swiglu_bytes()
             down = self.width * self.model.dim * self.model.ffn_dim // self.training.tp
-            if self.training.tp > 1:
-                swiglu += (
-                    2 * self.width * self.stream
-                )  # gradients of a whole norm's result, before the ranks add them up
-            inside = saved + max(kept[number], self.layer_bytes()) + swiglu
             found.append(Memory("inside", fixed, gradients, inside, 0, buffers + down, pipeline))
             end = saved + self.width * 4 * self.stream // self.training.tp
             fresh = self.width * self.layer  # this layer's gradients, not yet added or scattered
@@ -162,16 +172,23 @@ class _Rank:
             before = self.layer
         return found
 
+    def _swiglu_bytes(self) -> int:
+        """Gradients of activations in the middle of a block's backward pass."""
+        cut = self.width * self.tokens * (2 * self.model.ffn_dim + self.model.dim) // self.training.tp
+        if self.training.tp == 1:
+            return cut
+        return cut + 2 * self.width * self.stream  # of a whole norm's result, before the ranks add them up
+
     def _kept_gathered(self) -> int:
         """With a pipeline torchtitan keeps parameters gathered from the first forward to the last backward pass."""
         return self.width * self.whole if self.sharded and self.training.pp > 1 else 0
 
-    def _waiting_bytes(self) -> int:
-        """Activations of the micro-batches of a pipeline that wait for their backward pass, the running one aside."""
+    def _waiting_bytes(self, running: int) -> int:
+        """Activations of the micro-batches that wait for their backward pass: those in flight but the `running` ones."""
         total, number = 0, 0
         for part in self.parts:
             kept = sum(self.kept_layer_bytes(number + layer) for layer in range(part.layers))
-            total += (part.in_flight - 1) * kept
+            total += max(0, part.in_flight - running) * kept
             number += part.layers
         return total
 
