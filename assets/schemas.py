@@ -319,11 +319,38 @@ METRICS = schema(
         "tokens_per_s": pa.float64(),
         "data_wait_s": pa.float64(),
         "step_s": pa.float64(),
+        "mfu": pa.float64(),  # model FLOPs per second over the peak of the devices
+        "monitoring_s": pa.float64(),  # of step_s, spent on measuring
         "channel_loss": pa.map_(pa.string(), pa.float64()),
     },
-    volatile=("tokens_per_s", "data_wait_s", "step_s"),
+    volatile=("tokens_per_s", "data_wait_s", "step_s", "mfu", "monitoring_s"),
 )
 """base_checkpoints/<run>/metrics.parquet: one row per step, the table form of metrics.jsonl."""
+
+LAYERS = schema(
+    {
+        "step": pa.int64(),
+        "layer": pa.string(),  # tok_embeddings | layers.0 | ... | norm | output
+        "gradient_norm": pa.float64(),  # before clipping
+        "weight_norm": pa.float64(),
+        "update_ratio": pa.float64(),  # norm of the step's change over the norm of the weights
+        "activation_rms": pa.float64(),  # of a block's output; null where there is no block
+        "anomaly": pa.bool_(),  # the gradient norm left the layer's own band upwards
+    }
+)
+"""base_checkpoints/<run>/layers.parquet: one row per measured step and layer, in the order of the forward pass."""
+
+HELDOUT = schema(
+    {
+        "step": pa.int64(),
+        "channel": pa.string(),  # ... | all
+        "documents": pa.int64(),
+        "tokens": pa.int64(),
+        "loss": pa.float64(),  # nats per token
+        "perplexity": pa.float64(),
+    }
+)
+"""base_checkpoints/<run>/heldout.parquet: loss on the held-out sample, one row per scored step and channel."""
 
 QUARANTINE = schema(
     {

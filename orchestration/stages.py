@@ -237,7 +237,7 @@ STAGES: tuple[Stage, ...] = (
         "run",
         inputs=_edges("same", "compute_plan", "order_manifest", "mixture_manifest")
         + _edges("pinned", "token_shards", "tokenizer"),
-        recipes=("model", "training", "incidents"),
+        recipes=("model", "training", "incidents", "watch"),
         modules=("assets.training.request", "training.main"),
         sentence="A Llama trained by torchtitan on exactly the planned order: one row, one folder and one safetensors export per saved step.",
         kinds=("pytorch", "torchtitan"),

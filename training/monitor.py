@@ -20,9 +20,13 @@ import torch.nn.functional as F
 from torch.distributed.tensor import DTensor
 from torchtitan.components.metrics import MetricsProcessor
 
+from training.boards import open_boards, scalars_of, scalars_of_rows, write_all
 from training.errors import NonFiniteLossError
+from training.layers import LayerWatch
+from training.model import parameter_count
 from training.request import TrainRequest
 from training.sequence_losses import SequenceLosses
+from training.throughput import Throughput, flops_per_token, peak_flops
 
 
 class ChannelLoss:
@@ -39,6 +43,8 @@ class ChannelLoss:
         self.divisor: torch.Tensor | float = 1.0
         self.columns = channels
         """Groups that tokens are summed by; others than channels while documents are scored."""
+        self.seconds = 0.0
+        """Spent remembering, since someone last set it to 0."""
         self._settled: list[torch.Tensor] = []
         self._rows: dict[int, torch.Tensor] = {}
         self._expected: tuple[torch.Tensor, torch.Tensor] | None = None
@@ -54,6 +60,7 @@ class ChannelLoss:
         return losses.sum() / self.divisor
 
     def _remember(self, losses: torch.Tensor, labels: torch.Tensor) -> None:
+        begin = time.perf_counter()
         assert self._expected is not None, "expect() comes before the forward pass"
         all_channels, all_labels = self._expected
         if isinstance(losses, DTensor):
@@ -67,6 +74,7 @@ class ChannelLoss:
             sums[0, :, channel] = torch.where(mine, losses, 0.0).sum(1, dtype=torch.float64)
             sums[1, :, channel] = mine.sum(1)
         self._rows[row] = sums
+        self.seconds += time.perf_counter() - begin
 
     def _settle(self) -> None:
         """What was remembered of the expected labels; zeros where another pipeline stage computes the loss."""
@@ -104,6 +112,12 @@ class StepMonitor(MetricsProcessor):
         self._report = report
         self._path = request.output / "metrics.jsonl"
         self._sequences = SequenceLosses(request.output, request.global_batch_size)
+        self.layers: LayerWatch | None = None
+        """Set by the trainer, once there is an optimiser."""
+        self.boards = open_boards(request) if dist.get_rank() == 0 else []
+        parameters = parameter_count(request.model)
+        peak = peak_flops() * dist.get_world_size()
+        self._throughput = Throughput(flops_per_token(request.model, parameters), peak, request.schedule.total_steps)
         self.last: dict[str, Any] = {}
         """Metrics of the last step."""
         self.sequence_losses = torch.empty(0)
@@ -117,6 +131,7 @@ class StepMonitor(MetricsProcessor):
         """Start the clock: time spent saving the previous step is not this step's."""
         self.time_last_log = time.perf_counter()
         self.data_loading_times.clear()
+        self._loss.seconds = 0.0
 
     def log(
         self,
@@ -130,6 +145,7 @@ class StepMonitor(MetricsProcessor):
 
         torchtitan's own averages are not used: pipeline stages without the loss report -1.
         """
+        trained = time.perf_counter()
         sums, sequence_sums, gradient_norm = self._reduced(float(grad_norm))
         tokens = float(sums[1].sum())
         seconds = time.perf_counter() - self.time_last_log
@@ -143,6 +159,7 @@ class StepMonitor(MetricsProcessor):
             "tokens_per_s": tokens / seconds,
             "data_wait_s": sum(self.data_loading_times),
             "step_s": seconds,
+            **self._throughput.of_step(step, seconds, tokens / seconds),
             "channel_loss": {
                 name: float(sums[0, number] / sums[1, number])
                 for number, name in enumerate(self._request.data.channels)
@@ -153,8 +170,12 @@ class StepMonitor(MetricsProcessor):
             if self._request.incidents is None or not self._request.incidents.react:
                 raise self._non_finite()
             return  # the incident is looked into, and the step trained again
+        layers = self.layers.end(step, gradient_norm, self.job_config.training.max_norm) if self.layers else []
+        self.last["monitoring_s"] = (
+            time.perf_counter() - trained + self._loss.seconds + (self.layers.seconds if self.layers else 0.0)
+        )
         if dist.get_rank() == 0:
-            self._write()
+            self._write(layers)
 
     def _reduced(self, gradient_norm: float) -> tuple[torch.Tensor, torch.Tensor, float]:
         """(sums of channels, loss sums of the step's sequences in order, gradient norm of rank 0): equal on all ranks.
@@ -192,13 +213,34 @@ class StepMonitor(MetricsProcessor):
             "it resumes from the last complete checkpoint"
         )
 
-    def _write(self) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self.last) + "\n")
+    def _write(self, layers: list[dict[str, Any]]) -> None:
+        append_rows(self._path, [self.last])
+        append_rows(self._path.with_name("layers.jsonl"), layers)
+        if self.boards:
+            write_all(self.boards, self.last["step"], scalars_of(self.last) | scalars_of_rows(layers, "layer"))
         self._sequences.write(self.last["step"], self.sequence_losses.numpy())
         step, request = self.last["step"], self._request
         if step == 1 or step % request.report_every_steps == 0 or step == request.schedule.total_steps:
             self._report({**self.last, "total_steps": request.schedule.total_steps})
+
+    def write_heldout(self, rows: list[dict[str, Any]]) -> None:
+        """Rows of heldout.jsonl; on rank 0."""
+        append_rows(self._path.with_name("heldout.jsonl"), rows)
+        if self.boards:
+            write_all(self.boards, rows[0]["step"], scalars_of_rows(rows, "channel"))
+
+    def close(self) -> None:
+        """Write out what the boards have buffered."""
+        for board in self.boards:
+            board.close()
+        super().close()
+
+
+def append_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Add lines to a metrics file."""
+    if rows:
+        with path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -211,6 +253,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 def truncate_metrics(path: Path, step: int) -> None:
     """Drop what was recorded after `step`: those steps are about to be trained again."""
+    if not path.is_file():
+        return
     kept = [line for line in read_metrics(path) if line["step"] <= step]
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:

@@ -60,6 +60,7 @@ class Recovery:
         self._policy: IncidentPolicy | None = trainer.request.incidents
         self._detector: Detector | None = None
         self._deviations: list[Deviation] = []
+        self._decisions: list[dict[str, Any]] = []
 
     def load(self) -> bool:
         """Decide what is undecided, apply all decisions, drop the checkpoints that they make obsolete, load the last one.
@@ -112,6 +113,7 @@ class Recovery:
         """Learn what is usual from the steps so far."""
         if self._policy is None or not self._policy.react:
             return
+        self._decisions = read_decisions(self._output)
         self._detector = Detector(self._policy)
         for row in read_metrics(self._output / "metrics.jsonl"):
             self._detector.observe(row)
@@ -126,9 +128,9 @@ class Recovery:
         """Judge the step that was trained. Raises IncidentDetectedError when the window of an incident is known."""
         if self._detector is None or self._policy is None:
             return
-        step, decisions = self._trainer.step, read_decisions(self._output) if self._trainer.amending.now.all else []
+        step = self._trainer.step
         found = self._detector.observe(self._trainer.metrics_processor.last)
-        self._deviations += [d for d in found if d.kind in ACTED_ON and not muted(decisions, step)]
+        self._deviations += [d for d in found if d.kind in ACTED_ON and not muted(self._decisions, step)]
         if not self._deviations:
             return
         broken = self._deviations[-1].kind == "non_finite"
@@ -149,7 +151,7 @@ class Recovery:
             self._request.global_batch_size,
             policy.documents_before_steps,
         )
-        then = score_pieces(self._trainer, self._scored(window, policy))
+        then = self._score(window, policy)
         number = len(list(self._output.glob("incidents/*/decision.json"))) + 1
         folder = self._output / "incidents" / f"{number:04d}"
         if dist.get_rank() == 0:
@@ -187,6 +189,10 @@ class Recovery:
         last = min(window.last_step + policy.look_ahead_steps, self._request.schedule.total_steps)
         return np.arange((first - 1) * batch, last * batch)
 
+    def _score(self, window: Window, policy: IncidentPolicy) -> pa.Table:
+        trainer = self._trainer
+        return score_pieces(trainer, self._scored(window, policy), lambda: open_order(self._request), trainer.amending)
+
     def _trained(self, first: int, last: int) -> np.ndarray:
         return SequenceLosses(self._output, self._request.global_batch_size).read(first, last)
 
@@ -222,7 +228,7 @@ class Recovery:
         self._go_back(window)
         self._trainer.checkpointer.load()
         rollback = self._trainer.step
-        good = score_pieces(self._trainer, self._scored(window, policy)) if rollback else None
+        good = self._score(window, policy) if rollback else None
         rows = [row for row in detected["metrics"] if row["step"] >= window.first_step - 1 - window.before_steps]
         finding = diagnose(
             window,

@@ -170,6 +170,21 @@ class HfStart(_Strict):
     """As training/hf_import.py `weights_digest` computes it: part of the run's identity, as the folder is not."""
 
 
+class Watch(_Strict):
+    """What is measured besides each step's losses; decides no weights."""
+
+    layers_every_steps: int = Field(default=0, ge=0)  # 0: never
+    heldout_every_steps: int = Field(default=0, ge=0)  # 0: never
+    heldout: tuple[Path, ...] = ()
+    """Parts of an order over held-out documents."""
+
+    @model_validator(mode="after")
+    def _has_sample(self) -> Self:
+        if self.heldout_every_steps and not self.heldout:
+            raise ValueError("heldout_every_steps needs `heldout`, the order of a held-out sample")
+        return self
+
+
 class TrainRequest(_Strict):
     """One run of the training program."""
 
@@ -207,6 +222,7 @@ class TrainRequest(_Strict):
     """Used at step 0, in place of random initial weights."""
     incidents: IncidentPolicy | None = None
     """When the loss is an incident and what is done about it; None: nothing is watched. May differ between attempts."""
+    watch: Watch = Watch()
     threads: PositiveInt = 1  # CPU threads of each rank
     step_timeout_s: PositiveFloat = 600.0
     """A collective that waits longer for a rank ends the run; so does its launcher when no step was recorded for twice as long."""
@@ -306,7 +322,8 @@ class TrainRequest(_Strict):
     def portable(self) -> dict[str, Any]:
         """The request without the paths of this machine: what a published checkpoint may say of it."""
         content = self.model_dump(
-            mode="json", exclude={"output": True, "resume_from": True, "start_from_hf": {"folder"}}
+            mode="json",
+            exclude={"output": True, "watch": {"heldout"}, "resume_from": True, "start_from_hf": {"folder"}},
         )
         content["data"] = {
             "order_fingerprint": self.data.order_fingerprint,
@@ -331,6 +348,7 @@ class TrainRequest(_Strict):
             "output",
             "resume_from",
             "incidents",
+            "watch",
             "threads",
             "step_timeout_s",
             "report_every_steps",

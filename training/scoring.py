@@ -5,6 +5,7 @@ Forward passes only, through the same model, schedule and loss as training: the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,21 +13,23 @@ import pyarrow as pa
 import torch
 import torch.distributed as dist
 
-from training.amended_order import AmendedReader, OrderDocuments
-from training.job import open_order
+from training.amended_order import AmendedReader, Amending, OrderDocuments
+from training.order_dataset import OrderReader
 
 if TYPE_CHECKING:
     from training.trainer import OrderedTrainer
 
 
-def score_pieces(trainer: OrderedTrainer, numbers: np.ndarray) -> pa.Table:
+def score_pieces(
+    trainer: OrderedTrainer, numbers: np.ndarray, open_reader: Callable[[], OrderReader], amending: Amending
+) -> pa.Table:
     """sequence, piece, doc_id, channel, tokens, loss of ascending sequences: equal on all ranks, which must all call it.
 
     `tokens` counts predicted tokens: the first of a sequence is predicted by nothing.
     """
     request = trainer.request
-    documents = OrderDocuments(open_order(request), trainer.amending).pieces(numbers)
-    reader = AmendedReader(lambda: open_order(request), trainer.amending)
+    documents = OrderDocuments(open_reader(), amending).pieces(numbers)
+    reader = AmendedReader(open_reader, amending)
     columns = int(documents["piece"].to_numpy().max()) + 1
     together = request.local_batch_size * request.parallelism.dp
     padded = np.concatenate([numbers, np.full(-len(numbers) % together, numbers[-1])])

@@ -16,10 +16,13 @@ from torchtitan.distributed.utils import set_pg_timeouts
 from torchtitan.train import Trainer
 
 from training.amended_order import Amending
+from training.bands import BandLimits
 from training.checkpoints import ListedCheckpoints
 from training.errors import OrderError
+from training.heldout import heldout_rows
 from training.hf_import import load_start
 from training.job import job_config, register
+from training.layers import LayerWatch
 from training.monitor import ChannelLoss, StepMonitor, truncate_metrics
 from training.order_dataset import OrderLoader
 from training.recovery import Recovery
@@ -54,6 +57,9 @@ class OrderedTrainer(Trainer):
             )
         self.checkpointer = self._listed_checkpoints(config)
         self.recovery = Recovery(self)
+        limits = request.incidents or BandLimits()
+        self.layers = LayerWatch(request, self.model_parts, self.optimizers, limits)
+        self.metrics_processor.layers = self.layers
 
     def _listed_checkpoints(self, config: JobConfig) -> ListedCheckpoints:
         """Replaces torchtitan's manager, which saves at intervals and which Trainer builds disabled."""
@@ -89,7 +95,8 @@ class OrderedTrainer(Trainer):
         if not self.recovery.load() and self.request.start_from_hf is not None:
             load_start(self.request.start_from_hf, self.request.model, self.model_parts)
         if dist.get_rank() == 0:
-            truncate_metrics(self.request.output / "metrics.jsonl", self.step)
+            for name in ("metrics", "layers", "heldout"):
+                truncate_metrics(self.request.output / f"{name}.jsonl", self.step)
         dist.barrier()
         self.recovery.begin()
         assert isinstance(self.dataloader, OrderLoader)
@@ -99,16 +106,25 @@ class OrderedTrainer(Trainer):
             self.step += 1
             self.gc_handler.run(self.step)
             self.recovery.set_clipping()
+            self.layers.begin(self.step)
             self.metrics_processor.start_step()
             seed_step(self.request.seed, self.step)
             self.train_step(batches)
             self.recovery.watch()
+            self._score_heldout()
             self.checkpointer.save(self.step)
             if self.step == first:
                 timeout = timedelta(seconds=self.job_config.comm.train_timeout_seconds)
                 set_pg_timeouts(timeout, self.parallel_dims)
         self.checkpointer.wait()
         self.recovery.end()
+
+    def _score_heldout(self) -> None:
+        every = self.request.watch.heldout_every_steps
+        if every and (self.step % every == 0 or self.step == self.request.schedule.total_steps):
+            rows = heldout_rows(self)
+            if dist.get_rank() == 0:
+                self.metrics_processor.write_heldout(rows)
 
     def post_dataloading_process(
         self, input_dict: dict[str, torch.Tensor], labels: torch.Tensor

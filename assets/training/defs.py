@@ -9,8 +9,9 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from assets.build import Build, BuildError, Sample, Segment, StageReport
-from assets.schemas import AMENDMENTS, CHECKPOINTS, INCIDENTS, METRICS, QUARANTINE
+from assets.schemas import AMENDMENTS, CHECKPOINTS, HELDOUT, INCIDENTS, LAYERS, METRICS, QUARANTINE
 from assets.tables import write_table
+from assets.training.heldout import WatchRecipe, heldout_sample
 from assets.training.incidents import (
     IncidentsRecipe,
     amendment_rows,
@@ -34,6 +35,7 @@ from assets.training.results import (
     attempts_of,
     channel_curves,
     checkpoint_rows,
+    jsonl_rows,
     metric_rows,
     statistics,
 )
@@ -43,6 +45,7 @@ RECIPES: dict[str, type[BaseModel]] = {
     "model": ModelRecipe,
     "training": TrainingRecipe,
     "incidents": IncidentsRecipe,
+    "watch": WatchRecipe,
 }
 
 
@@ -104,7 +107,12 @@ def base_checkpoints(build: Build) -> StageReport:
         tokenizer=build.one("tokenizer"),
         output=build.output,
         scratch=build.scratch,
-    ) | {"incidents": build.recipe("incidents", IncidentsRecipe).model_dump(mode="json")}
+    )
+    request["incidents"] = build.recipe("incidents", IncidentsRecipe).model_dump(mode="json")
+    length = request["model"]["sequence_length"]
+    if build.all("mixture_manifest"):
+        watch = build.recipe("watch", WatchRecipe)
+        request["watch"] = heldout_sample(build.one("mixture_manifest"), watch, length, build.scratch)
     if build.trainer is None:
         raise BuildError("base_checkpoints needs a launcher of the training program; this build was given none")
     build.trainer.run(write_request(build.scratch, request), build.scratch, build.progress)
@@ -115,6 +123,8 @@ def base_checkpoints(build: Build) -> StageReport:
     for name, rows, schema in (
         ("metrics", metrics, METRICS),
         ("checkpoints", checkpoints, CHECKPOINTS),
+        ("layers", jsonl_rows(build.output, "layers"), LAYERS),
+        ("heldout", jsonl_rows(build.output, "heldout"), HELDOUT),
         ("quarantine", quarantined, QUARANTINE),
         ("amendments", amendment_rows(decided), AMENDMENTS),
     ):

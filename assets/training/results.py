@@ -17,6 +17,8 @@ VOLATILE_FILES = (
     "checkpoints/*/dcp/*",
     "checkpoints/*/complete.json",
     "metrics.jsonl",
+    "layers.jsonl",
+    "heldout.jsonl",
     "attempts.jsonl",
     "sequence_losses.f32",
     "incidents.json",
@@ -28,6 +30,12 @@ VOLATILE_FILES = (
 def attempts_of(output: Path) -> list[dict[str, Any]]:
     """One entry per start of the training program: where it went on, and the damaged checkpoints that it set aside."""
     return [json.loads(line) for line in (output / "attempts.jsonl").read_text("utf-8").splitlines()]
+
+
+def jsonl_rows(output: Path, name: str) -> list[dict[str, Any]]:
+    """Lines of a file that the program writes only when it was asked to measure."""
+    path = output / f"{name}.jsonl"
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
 
 
 def metric_rows(output: Path, steps: int) -> list[dict[str, Any]]:
@@ -116,6 +124,8 @@ def statistics(metrics: Sequence[Mapping[str, Any]], request: Mapping[str, Any])
         "largest_gradient_norm": max(row["gradient_norm"] for row in metrics),
         "clipped_share": sum(row["gradient_norm"] > clip for row in metrics) / len(metrics),
         "tokens_per_s": median(row["tokens_per_s"] for row in metrics),
+        "mfu": median(row["mfu"] for row in metrics),
+        "monitoring_share": sum(row["monitoring_s"] for row in metrics) / seconds if seconds else 0.0,
         "data_wait_share": sum(row["data_wait_s"] for row in metrics) / seconds if seconds else 0.0,
         "final_channel_loss": {name: _mean_of_channel(metrics[-len(tail) :], name) for name in channels},
     }

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
 from assets.build import Progress
+from orchestration.config import home_folder
 from orchestration.resources.training_failure import StopWithoutProgress, WorkerLostError, failure
 from orchestration.resources.training_place import TrainingPlace
 
@@ -158,7 +159,7 @@ def launch(
         reraise=True,
     ):
         with attempt:
-            environment_now = why | dict(environment or {})
+            environment_now = why | board_settings(place) | dict(environment or {})
             # Its own policy bounds how often a run asks to be started again.
             while not _attempt(request_path, workdir, progress, place, environment_now, on_poll, on_step):
                 pass
@@ -184,7 +185,7 @@ def _attempt(
             time.sleep(POLL_S)
             for line in metrics.read():
                 watchdog.saw(line["step"])
-                note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s"
+                note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s, {time_left(line['eta_s'])} left"
                 progress.update(line["step"], request["schedule"]["total_steps"], note)
                 on_step(line)
             if job.waiting:
@@ -196,6 +197,20 @@ def _attempt(
         if error_path.is_file() and json.loads(error_path.read_text("utf-8"))["run_again"]:
             return False
         raise failure(job.returncode, error_path, job.log_path)
+
+
+def time_left(seconds: float) -> str:
+    """h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def board_settings(place: TrainingPlace) -> dict[str, str]:
+    """Environment by which the training program mirrors its metrics; the folder outlives the run's scratch."""
+    if not place.boards:
+        return {}
+    return {"HEADWATER_BOARDS": ",".join(place.boards), "HEADWATER_BOARDS_FOLDER": str(home_folder() / "boards")}
 
 
 class Job(Protocol):

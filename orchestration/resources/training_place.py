@@ -57,6 +57,9 @@ class TrainingPlace(_Table):
         description="in a row without a new checkpoint, of a run that lost a worker; an error of its own is final",
     )
     restart_wait_s: float = Field(1.0, ge=0, description="pause before a restart")
+    boards: tuple[Literal["tensorboard", "wandb"], ...] = Field(
+        (), description="mirrors of the metrics, in HEADWATER_HOME/boards; wandb is offline unless WANDB_API_KEY is set"
+    )
     slurm: SlurmTraining | None = None
     kubernetes: KubernetesTraining | None = None
 

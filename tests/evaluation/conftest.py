@@ -151,7 +151,14 @@ def _write_checkpoints(folder: Path) -> None:
     write_table(folder, "checkpoints", rows, schemas.CHECKPOINTS)
     metrics = [
         {"step": step, "loss": 6.0 - step, "gradient_norm": 1.0, "learning_rate": 0.001, "tokens_seen": step * 128}
-        | {"tokens_per_s": 1.0, "data_wait_s": 0.0, "step_s": 1.0, "channel_loss": {"zh": 5.0}}
+        | {
+            "tokens_per_s": 1.0,
+            "data_wait_s": 0.0,
+            "step_s": 1.0,
+            "mfu": 0.1,
+            "monitoring_s": 0.01,
+            "channel_loss": {"zh": 5.0},
+        }
         for step in (1, 2, 3)
     ]
     write_table(folder, "metrics", metrics, schemas.METRICS)

@@ -67,17 +67,18 @@ def write_world(
     kind: str = "none",
     planted_steps: Collection[int] = (),
     reuse_after: int = 0,
+    sequence_length: int = SEQUENCE_LENGTH,
 ) -> tuple[list[str], list[str]]:
     """shard, index and order of a run; returns (all doc_ids, planted doc_ids).
 
     Documents that begin inside `planted_steps` are planted; a few of them are used again `reuse_after` steps later.
     """
-    needed = steps * BATCH * (SEQUENCE_LENGTH + 1)
+    needed = steps * BATCH * (sequence_length + 1)
     generator = np.random.default_rng(5)
     lengths: list[int] = []
     while sum(lengths) < needed:
         lengths.append(int(generator.integers(40, 160)))
-    begins = np.cumsum([0, *lengths[:-1]]) // (BATCH * (SEQUENCE_LENGTH + 1)) + 1
+    begins = np.cumsum([0, *lengths[:-1]]) // (BATCH * (sequence_length + 1)) + 1
     planted = [n for n, step in enumerate(begins) if step in planted_steps] if kind != "none" else []
     sequence = list(range(len(lengths)))
     for number in [n for n, step in enumerate(begins) if step in planted_steps][:3] if reuse_after else []:
@@ -87,7 +88,7 @@ def write_world(
     lengths.append(needed)  # covers what the shortened ones left, and is cut off where the order ends
     sequence.append(len(lengths) - 1)
     _write_tokens(shards, lengths, kind, set(planted))
-    _write_order(order, sequence, lengths, steps * BATCH)
+    _write_order(order, sequence, lengths, steps * BATCH, sequence_length)
     return sorted(doc_id(n) for n in range(len(lengths))), sorted(doc_id(n) for n in planted)
 
 
@@ -112,11 +113,11 @@ def _write_tokens(folder: Path, lengths: list[int], kind: str, planted: set[int]
     write_table(folder, "index", sorted(rows, key=lambda row: row["doc_id"]), TOKEN_INDEX)
 
 
-def _write_order(folder: Path, documents: list[int], lengths: list[int], sequences: int) -> None:
+def _write_order(folder: Path, documents: list[int], lengths: list[int], sequences: int, sequence_length: int) -> None:
     rows: list[dict[str, Any]] = []
     at, start, uses = 0, 0, {0: 0} if documents else {}
     for sequence in range(sequences):
-        room, piece = SEQUENCE_LENGTH + 1, 0
+        room, piece = sequence_length + 1, 0
         while room:
             number = documents[at]
             length = min(room, lengths[number] - start)

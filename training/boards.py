@@ -1,0 +1,122 @@
+"""Mirrors of metrics.jsonl in TensorBoard and Weights & Biases, for those who watch there.
+
+HEADWATER_BOARDS=tensorboard,wandb says which; a profile sets it, because where a run is watched is no part of what it is.
+HEADWATER_BOARDS_FOLDER holds what they write, a folder per run. W&B is offline unless WANDB_API_KEY is set: `wandb sync`
+sends it later. A board that fails is given up with a warning: no run is lost to a dashboard.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from training.errors import RequestError
+from training.request import TrainRequest
+
+KNOWN = ("tensorboard", "wandb")
+log = logging.getLogger(__name__)
+
+
+class Board(Protocol):
+    """Takes scalars by name."""
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TensorBoard:
+    """Event files for `tensorboard --logdir`."""
+
+    def __init__(self, folder: Path, request: TrainRequest) -> None:
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One point per scalar."""
+        for name, value in scalars.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self._writer.close()
+
+
+class Wandb:
+    """A W&B run; resumed attempts go on in it."""
+
+    def __init__(self, folder: Path, request: TrainRequest) -> None:
+        import wandb
+
+        online = bool(os.environ.get("WANDB_API_KEY"))
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", "headwater"),
+            name=request.run,
+            id="".join(character if character.isalnum() else "-" for character in request.run),
+            resume="allow" if online else None,
+            mode="online" if online else "offline",
+            dir=str(folder),
+            config=request.portable(),
+            settings=wandb.Settings(console="off", x_disable_stats=True, silent=True),
+        )
+
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """One row of the run's history."""
+        self._run.log(dict(scalars), step=step)
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self._run.finish()
+
+
+def open_boards(request: TrainRequest, environment: Mapping[str, str] = os.environ) -> list[Board]:
+    """The boards that the environment asks for. Raises RequestError for one that is not known."""
+    wanted = [name for name in environment.get("HEADWATER_BOARDS", "").split(",") if name]
+    if unknown := sorted(set(wanted) - set(KNOWN)):
+        raise RequestError(f"HEADWATER_BOARDS names {unknown[0]!r}; known are {', '.join(KNOWN)}")
+    beside = request.output.with_name(f"{request.output.name}-boards")
+    folder = Path(environment.get("HEADWATER_BOARDS_FOLDER", beside)) / request.run
+    makers: dict[str, type[TensorBoard] | type[Wandb]] = {"tensorboard": TensorBoard, "wandb": Wandb}
+    opened: list[Board] = []
+    for name in wanted:
+        try:
+            opened.append(makers[name](folder, request))
+        except Exception:
+            log.warning("%s cannot be used; the run goes on without it", name, exc_info=True)
+    return opened
+
+
+def scalars_of(row: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a metrics row by flat names: loss/zh for one in a table."""
+    flat: dict[str, float] = {}
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name.removeprefix('channel_')}/{inner}": number for inner, number in value.items()}
+        elif isinstance(value, int | float) and name != "step":
+            flat[name] = value
+    return flat
+
+
+def scalars_of_rows(rows: Sequence[Mapping[str, Any]], key: str) -> dict[str, float]:
+    """Rows of one step that differ in `key`, as scalars: layers.3/gradient_norm."""
+    return {
+        f"{row[key]}/{name}": float(value)
+        for row in rows
+        for name, value in row.items()
+        if name not in (key, "step") and isinstance(value, int | float)
+    }
+
+
+def write_all(boards: list[Board], step: int, scalars: Mapping[str, float]) -> None:
+    """Write to each board; one that fails is dropped from the list."""
+    for board in list(boards):
+        try:
+            board.write(step, scalars)
+        except Exception:
+            log.warning("%s failed; the run goes on without it", type(board).__name__, exc_info=True)
+            boards.remove(board)
