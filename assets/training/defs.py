@@ -40,6 +40,7 @@ from assets.training.results import (
     statistics,
 )
 from assets.training.shape_rules import layout_problems, shape_advice
+from assets.training.watched import add_watched
 
 RECIPES: dict[str, type[BaseModel]] = {
     "model": ModelRecipe,
@@ -119,12 +120,13 @@ def base_checkpoints(build: Build) -> StageReport:
     metrics = metric_rows(build.output, request["schedule"]["total_steps"])
     checkpoints = checkpoint_rows(build.output, request, metrics)
     decided = [json.loads(path.read_text("utf-8")) for path in sorted(build.output.glob("incidents/*/decision.json"))]
+    layers, heldout = (jsonl_rows(build.output, name) for name in ("layers", "heldout"))
     quarantined = quarantine_rows(build.partition or build.asset, decided)
     for name, rows, schema in (
         ("metrics", metrics, METRICS),
         ("checkpoints", checkpoints, CHECKPOINTS),
-        ("layers", jsonl_rows(build.output, "layers"), LAYERS),
-        ("heldout", jsonl_rows(build.output, "heldout"), HELDOUT),
+        ("layers", layers, LAYERS),
+        ("heldout", heldout, HELDOUT),
         ("quarantine", quarantined, QUARANTINE),
         ("amendments", amendment_rows(decided), AMENDMENTS),
     ):
@@ -132,6 +134,7 @@ def base_checkpoints(build: Build) -> StageReport:
         (build.output / f"{name}.parquet").unlink(missing_ok=True)
         write_table(build.output, name, rows, schema)
     report = _training_report(request, metrics, checkpoints, attempts_of(build.output))
+    add_watched(report, layers, heldout)
     report.stats |= {"incidents_acted_on": len(decided), "quarantined_documents": len(quarantined)}
     columns = ("doc_id", "reason", "step", "loss", "expected", "deviation_sigma")
     shown = tuple(tuple(row[name] for name in columns) for row in quarantined[:50])

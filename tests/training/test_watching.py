@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from assets.build import StageReport
 from assets.schemas import MIXTURE
 from assets.tables import write_table
 from assets.training.heldout import WatchRecipe, heldout_sample
+from assets.training.watched import add_watched, curves_of
 from tests.builds import segment_of
 from tests.training import tiny
 from tests.training.running import train
@@ -98,6 +100,27 @@ def test_an_unknown_board_is_refused_and_one_that_fails_is_dropped(data: Path, t
     boards: list[Any] = [Broken()]
     write_all(boards, 1, {"loss": 1.0})
     assert boards == []
+
+
+def test_a_report_shows_the_end_layers_the_anomalies_and_heldout_loss() -> None:
+    layers = [
+        {"step": step, "layer": f"layers.{n}", "gradient_norm": 1.0, "weight_norm": 1.0, "update_ratio": 0.1 * n}
+        | {"activation_rms": 1.0, "anomaly": (step, n) == (20, 3)}
+        for step in (10, 20)
+        for n in range(12)
+    ]
+    heldout = [{"step": step, "channel": "all", "loss": 5.0 - step / 10} for step in (10, 20)]
+    curves = curves_of(layers, "layer", "update_ratio", 4)
+    assert list(curves) == ["layers.0", "layers.4", "layers.7", "layers.11"]
+    assert curves["layers.4"] == ([10.0, 20.0], [0.4, 0.4])
+    report = StageReport()
+    add_watched(report, layers, heldout)
+    assert report.stats == {"layer_anomalies": 1, "heldout_loss": {"all": 3.0}}
+    assert report.samples[0].rows[0][:2] == (20, "layers.3")
+    assert sorted(report.plots) == ["Gradient norm per layer", "Held-out loss", "Update over weight"]
+    untouched = StageReport()
+    add_watched(untouched, [], [])
+    assert (untouched.stats, untouched.plots) == ({}, {})
 
 
 def mixture(folder: Path) -> Any:
