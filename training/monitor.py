@@ -118,6 +118,8 @@ class StepMonitor(MetricsProcessor):
         parameters = parameter_count(request.model)
         peak = peak_flops() * dist.get_world_size()
         self._throughput = Throughput(flops_per_token(request.model, parameters), peak, request.schedule.total_steps)
+        self.carried_s = 0.0
+        """Spent on writing and judging the last row: counted in the next one, which is not written yet."""
         self.last: dict[str, Any] = {}
         """Metrics of the last step."""
         self.sequence_losses = torch.empty(0)
@@ -173,9 +175,11 @@ class StepMonitor(MetricsProcessor):
         layers = self.layers.end(step, gradient_norm, self.job_config.training.max_norm) if self.layers else []
         self.last["monitoring_s"] = (
             time.perf_counter() - trained + self._loss.seconds + (self.layers.seconds if self.layers else 0.0)
-        )
+        ) + self.carried_s
+        begin = time.perf_counter()
         if dist.get_rank() == 0:
             self._write(layers)
+        self.carried_s = time.perf_counter() - begin
 
     def _reduced(self, gradient_norm: float) -> tuple[torch.Tensor, torch.Tensor, float]:
         """(sums of channels, loss sums of the step's sequences in order, gradient norm of rank 0): equal on all ranks.

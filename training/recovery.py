@@ -12,6 +12,7 @@ again, does what is not written down yet.
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -128,8 +129,9 @@ class Recovery:
         """Judge the step that was trained. Raises IncidentDetectedError when the window of an incident is known."""
         if self._detector is None or self._policy is None:
             return
-        step = self._trainer.step
+        begin, step = time.perf_counter(), self._trainer.step
         found = self._detector.observe(self._trainer.metrics_processor.last)
+        self._trainer.metrics_processor.carried_s += time.perf_counter() - begin
         self._deviations += [d for d in found if d.kind in ACTED_ON and not muted(self._decisions, step)]
         if not self._deviations:
             return
