@@ -57,7 +57,7 @@ class OrderedTrainer(Trainer):
             )
         self.checkpointer = self._listed_checkpoints(config)
         self.recovery = Recovery(self)
-        limits = request.incidents or BandLimits()
+        limits = request.incidents or BandLimits.model_validate({})
         self.layers = LayerWatch(request, self.model_parts, self.optimizers, limits)
         self.metrics_processor.layers = self.layers
 
