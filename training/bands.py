@@ -55,7 +55,7 @@ class IncidentPolicy(BandLimits):
     smallest_document_tokens: int = Field(16, ge=1)
     smallest_explained_share: float = Field(0.5, gt=0, le=1)
     learning_rate_factor: float = Field(0.3, gt=0, lt=1)
-    calm_steps: int = Field(16, ge=0)
+    calm_steps: int = Field(8, ge=0)
     max_attempts: int = Field(3, ge=1)
 
 

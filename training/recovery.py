@@ -282,7 +282,8 @@ class Recovery:
         last = min(window.last_step + policy.calm_steps, self._request.schedule.total_steps)
         if finding.cause == "unexplained":
             return Amendment(number, "go_on", rollback + 1, last)
-        lower = Amendment(number, "lower_learning_rate", rollback + 1, last, factor=policy.learning_rate_factor)
+        begin = window.begin // self._request.global_batch_size + 1
+        lower = Amendment(number, "lower_learning_rate", begin, last, factor=policy.learning_rate_factor)
         off_plan = finding.evidence["learning_rate_over_plan"] or 1.0
         if off_plan > OFF_PLAN and attempts == 0:
             return replace(lower, factor=1.0, to_plan=True, last_step=None)

@@ -58,7 +58,7 @@ class IncidentsRecipe(BaseModel):
     learning_rate_factor: float = Field(
         0.3, gt=0, lt=1, description="of the learning rate after an optimiser's incident, again at each further attempt"
     )
-    calm_steps: int = Field(16, ge=0, description="steps after the window for which that holds")
+    calm_steps: int = Field(8, ge=0, description="steps after the window for which that holds")
     max_attempts: int = Field(3, ge=1, description="remedies for one window before the run stops with a report")
 
 
