@@ -140,6 +140,6 @@ def muted(decisions: Sequence[Mapping[str, Any]], step: int) -> bool:
     )
 
 
-def attempts_at(decisions: Sequence[Mapping[str, Any]], step: int) -> int:
+def attempts_at(decisions: Sequence[Mapping[str, Any]], step: int) -> list[Mapping[str, Any]]:
     """Decisions about windows that reach from their checkpoint to at least this step: the trouble that came back."""
-    return sum(d["rollback_step"] < step <= d["retried_until"] for d in decisions)
+    return [d for d in decisions if d["rollback_step"] < step <= d["retried_until"]]

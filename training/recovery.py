@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -241,8 +242,8 @@ class Recovery:
             reference_trained=detected["reference_trained"],
             metrics=[row for row in rows if row["step"] <= window.last_step],
         )
-        if attempts >= policy.max_attempts:
-            self._give_up(detected, finding, decisions, attempts)
+        if len(attempts) >= policy.max_attempts:
+            self._give_up(detected, finding, decisions, len(attempts))
         if dist.get_rank() == 0:
             if good is not None:
                 _write_table(folder / "losses-good.parquet", good)
@@ -257,7 +258,7 @@ class Recovery:
                     "worst": detected["worst"],
                     "rollback_step": rollback,
                     "retried_until": window.last_step + policy.calm_steps,
-                    "attempt": attempts + 1,
+                    "attempt": len(attempts) + 1,
                     **as_json(finding),
                     "amendment": asdict(amendment),
                 },
@@ -273,7 +274,13 @@ class Recovery:
         dist.barrier()
 
     def _amendment(
-        self, number: int, window: Window, finding: Finding, rollback: int, attempts: int, policy: IncidentPolicy
+        self,
+        number: int,
+        window: Window,
+        finding: Finding,
+        rollback: int,
+        attempts: list[Mapping[str, Any]],
+        policy: IncidentPolicy,
     ) -> Amendment:
         if finding.cause == "data":
             replaced = self._replacements(finding, window, rollback)
@@ -283,13 +290,16 @@ class Recovery:
         if finding.cause == "unexplained":
             return Amendment(number, "go_on", rollback + 1, last)
         begin = window.begin // self._request.global_batch_size + 1
+        before = [a["amendment"] for a in attempts if a["amendment"]["action"] == "lower_learning_rate"]
+        # A lowered rate puts the spike off by some steps: what caused it lies where the first attempt looked.
+        begin = min([begin, *(amendment["first_step"] for amendment in before)])
         lower = Amendment(number, "lower_learning_rate", begin, last, factor=policy.learning_rate_factor)
         off_plan = finding.evidence["learning_rate_over_plan"] or 1.0
-        if off_plan > OFF_PLAN and attempts == 0:
+        if off_plan > OFF_PLAN and not attempts:
             return replace(lower, factor=1.0, to_plan=True, last_step=None)
         gradient = finding.evidence["gradient_over_expected"] or 1.0
         usual = [row["expected_gradient_norm"] for row in self._detected_metrics(number)]
-        if gradient >= policy.smallest_gradient_ratio and attempts == 0:
+        if gradient >= policy.smallest_gradient_ratio and not attempts:
             return replace(lower, action="tighten_clipping", factor=1.0, max_gradient_norm=usual[-1])
         return lower
 
