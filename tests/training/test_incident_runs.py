@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from assets.build import BuildError, SilentProgress
 from orchestration.resources import trainer
 from orchestration.resources.trainer import LocalTrainer
 from tests.training import planted
+from tests.training.running import exact, ranks_of, wait_until, weights
 from tests.training.tiny import write_request
 
 STEPS, FAULT = 112, (90, 91)
@@ -32,10 +36,18 @@ def metrics(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_garbage_is_traced_to_its_documents_quarantined_and_passed(tmp_path: Path) -> None:
-    _, bad = planted.write_world(tmp_path, tmp_path, STEPS, kind="garbage", planted_steps=FAULT, reuse_after=12)
-    output = tmp_path / "out"
-    LocalTrainer().run(write_request(tmp_path, request(tmp_path, output)), tmp_path, SilentProgress())
+@pytest.fixture(scope="module")
+def recovered(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A run that garbage disturbed, and the planted documents."""
+    folder = tmp_path_factory.mktemp("garbage")
+    _, bad = planted.write_world(folder, folder, STEPS, kind="garbage", planted_steps=FAULT, reuse_after=12)
+    LocalTrainer().run(write_request(folder, request(folder, folder / "out")), folder, SilentProgress())
+    return folder, bad
+
+
+def test_garbage_is_traced_to_its_documents_quarantined_and_passed(recovered: tuple[Path, list[str]]) -> None:
+    folder, bad = recovered
+    output = folder / "out"
     (decision,) = decisions(output)
     assert (decision["cause"], decision["kind"], decision["rollback_step"]) == ("data", "loss_spike", 80)
     assert decision["first_step"] in (*FAULT, FAULT[-1] + 1)
@@ -46,6 +58,32 @@ def test_garbage_is_traced_to_its_documents_quarantined_and_passed(tmp_path: Pat
     marker = json.loads((output / f"checkpoints/step-{STEPS:08d}/complete.json").read_text())
     assert [entry["action"] for entry in marker["amendments"]] == ["replace_sequences"]
     assert json.loads((output / "checkpoints/step-00000080/complete.json").read_text())["amendments"] == []
+
+
+START = (
+    "import sys; from pathlib import Path; from assets.build import SilentProgress\n"
+    "from orchestration.resources.trainer import LocalTrainer\n"
+    "LocalTrainer().run(Path(sys.argv[1]), Path(sys.argv[1]).parent, SilentProgress())"
+)
+
+
+def test_a_recovery_that_is_killed_at_each_of_its_steps_ends_in_the_same_bits(
+    recovered: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    data, output = recovered[0], tmp_path / "out"
+    command = [sys.executable, "-c", START, str(write_request(tmp_path, request(data, output)))]
+    launcher = subprocess.Popen(command)
+    for written in ("detected.json", "losses-good.parquet", "decision.json"):
+        while not (output / "incidents/0001" / written).exists():
+            assert launcher.poll() is None
+            time.sleep(0.02)
+        launcher.kill()
+        launcher.wait()
+        assert wait_until(lambda: not ranks_of(str(tmp_path / "request.json")))
+        launcher = subprocess.Popen(command)
+    assert launcher.wait() == 0
+    assert exact(output) == exact(data / "out")
+    assert weights(output) == weights(data / "out")
 
 
 def test_a_fault_of_the_optimiser_that_comes_back_ends_in_a_report(
