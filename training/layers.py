@@ -98,7 +98,7 @@ class LayerWatch:
         for row, parameter in self._parameters():
             share = 1 / self._copies(parameter)
             if parameter.grad is not None:
-                self._sums[row, 0] += share * _squares(parameter.grad)
+                self._sums[row, 0] += share * _squares(_placed_as(parameter.grad, parameter))
             self._before.append(_local(parameter.detach()).clone())
         self.seconds += time.perf_counter() - begin
 
@@ -154,6 +154,13 @@ class LayerWatch:
 
 def _local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def _placed_as(gradient: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Tensor parallel leaves some gradients as sums still to be taken."""
+    if isinstance(gradient, DTensor) and isinstance(parameter, DTensor) and gradient.placements != parameter.placements:
+        return gradient.redistribute(placements=parameter.placements)
+    return gradient
 
 
 def _squares(tensor: torch.Tensor) -> float:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 import torch.distributed as dist
+from torch.distributed.fsdp import FSDPModule
 
 from training.amended_order import AmendedReader, Amending, OrderDocuments
 from training.order_dataset import OrderReader
@@ -45,6 +46,10 @@ def score_pieces(
         _forward(trainer, torch.from_numpy(block.tokens[rows]), torch.from_numpy(block.pieces[rows]))
         sums[:, mine] = trainer.channel_loss.take()
     trainer.channel_loss.columns = of_training
+    for part in trainer.model_parts:
+        for module in part.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()  # a backward pass would have: a checkpoint finds no whole parameters
     if mesh.tp_enabled and mesh.get_mesh("tp").get_local_rank() > 0:
         sums.zero_()  # tensor-parallel ranks saw the same tokens
     if dist.get_world_size() > 1:
