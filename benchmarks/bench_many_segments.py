@@ -23,13 +23,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from assets.build import SilentProgress
 from assets.schemas import CRAWL_DELTA, DOCUMENTS, FILTERED, SIGNATURES
 from assets.tables import write_table
 from orchestration.catalog import Catalog, read_catalog, segment
-from orchestration.compaction import compact, with_packs
+from orchestration.compaction import Packs, compact
 from orchestration.digest import MANIFEST
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
@@ -132,10 +133,9 @@ def _walk(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
 
 
 def _segments(catalog: Catalog, store: Any, asset: str) -> list[Any]:
+    packs = Packs(store.folder.parent, store)
     found = [catalog.manifests[asset, key] for key in catalog.keys(asset)]
-    return with_packs(
-        (segment(store, catalog.commit, manifest, verified=True) for manifest in found), store.folder.parent, store
-    )
+    return [segment(store, catalog.commit, each, verified=True, packed=packs.of(each)) for each in found]
 
 
 def _decisions(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
@@ -161,16 +161,26 @@ def _texts(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
     from assets.tokenizer.texts import group_by_crawl, read_texts
 
     segments = _segments(catalog, store, "extracted_documents")
-    ids = [(doc_id, s.partition) for s in segments for doc_id in s.table("documents", ["doc_id"])["doc_id"].to_pylist()]
-    for _, _, text in read_texts(segments, group_by_crawl(*zip(*ids, strict=True))):
+    ids = _where(segments, "documents", DOCUMENTS)
+    for _, _, text in read_texts(segments, group_by_crawl(ids["doc_id"].to_pylist(), ids["crawl"].to_pylist())):
         yield 1, len(text)
 
 
 def _signatures(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
-    """What duplicate_clusters reads: every signature."""
-    for each in _segments(catalog, store, "document_signatures"):
-        for batch in each.batches("signatures", ["doc_id", "signature", "shingle_count"]):
-            yield batch.num_rows, sum(batch.column("shingle_count").to_pylist())
+    """What duplicate_clusters reads when it is built from scratch: every signature."""
+    from assets.dedup.live import signature_reader
+
+    segments = _segments(catalog, store, "document_signatures")
+    documents = _where(_segments(catalog, store, "extracted_documents"), "documents", DOCUMENTS)
+    for batch in signature_reader(segments, documents)(["doc_id", "signature", "shingle_count"]):
+        yield batch.num_rows, sum(batch.column("shingle_count").to_pylist())
+
+
+def _where(segments: list[Any], table: str, schema: pa.Schema) -> pa.Table:
+    """Which crawl holds which document: what the corpus says to those who read texts and signatures."""
+    from assets.dedup.inputs import read_all
+
+    return read_all(segments, table, ["doc_id", "crawl"], schema)
 
 
 CATALOG, WALK = "catalog: every manifest", "status: every partition"
@@ -229,7 +239,7 @@ def _document(number: int, partition: str, text: str) -> dict[str, Any]:
     sha256 = hashlib.sha256(str(number).encode()).hexdigest()
     at = int(sha256[:8], 16) % (len(text) - DOCUMENT_CHARACTERS)
     signals = {f"signal_{n}": round(int(sha256[n : n + 4], 16) / 65536, 6) for n in range(20)}
-    hashes = [int(hashlib.md5(f"{number} {n}".encode()).hexdigest()[:15], 16) for n in range(SHINGLES)]
+    hashes = (np.frombuffer(hashlib.shake_128(sha256.encode()).digest(8 * SHINGLES), "<u8") >> 4).tolist()
     return {
         "doc_id": sha256[:32],
         "url": f"https://web.example/section-{number % 97}/page-{number}.html",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,13 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from assets.build import Segment
+from assets.packs import PackedRows
 from orchestration.digest import MANIFEST
 from orchestration.stages import BY_NAME, STAGES, Stage
 from orchestration.store.contract import MAIN, CorruptObjectError, ObjectInfo, RefNotFoundError, VersionedStore
 
 MANIFEST_FORMAT = 1
+NOT_PACKED: Mapping[str, PackedRows] = {}
 
 
 class CatalogError(Exception):
@@ -122,27 +124,29 @@ def _parse(content: bytes, path: str) -> dict[str, Any]:
 class _Files(Mapping[str, Any]):
     """Logical name -> local path, located only when asked for (a remote store then fetches one file)."""
 
-    def __init__(self, store: VersionedStore, commit: str, folder: str, names: Sequence[str], verified: bool) -> None:
-        self._store, self._commit, self._folder, self._names = store, commit, folder, frozenset(names)
-        self._verified = verified
+    __slots__ = ("_commit", "_manifest", "_store", "_verified")
+
+    def __init__(self, store: VersionedStore, commit: str, manifest: Mapping[str, Any], verified: bool) -> None:
+        self._store, self._commit, self._manifest, self._verified = store, commit, manifest, verified
 
     def __getitem__(self, name: str) -> Any:
-        if name not in self._names:
+        if name not in self._manifest["files"]:
             raise KeyError(name)
+        place = prefix(BY_NAME[self._manifest["asset"]], self._manifest["partition"]) + name
         if not self._verified:
-            return self._store.local_path(self._commit, self._folder + name)
+            return self._store.local_path(self._commit, place)
         try:
-            path = self._store.local_path(self._commit, self._folder + name)
+            path = self._store.local_path(self._commit, place)
         except CorruptObjectError as error:
-            raise CorruptObjectError(f"{error} {mend_damaged([_asset_of(self._folder)])}", error.sha256) from None
-        _verify_once(path, self._store.stat(self._commit, self._folder + name))
+            raise CorruptObjectError(f"{error} {mend_damaged([self._manifest['asset']])}", error.sha256) from None
+        _verify_once(path, self._store.stat(self._commit, place))
         return path
 
     def __iter__(self):
-        return iter(sorted(self._names))
+        return iter(sorted(self._manifest["files"]))
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._manifest["files"])
 
 
 _verified_objects: set[tuple[str, Path]] = set()
@@ -177,14 +181,20 @@ def mend_damaged(assets: Iterable[str]) -> str:
     return f"Make it again: `headwater run {made}`; for an older version{f' and {kept}' if kept else ''}, {copied}."
 
 
-def segment(store: VersionedStore, commit: str, manifest: Mapping[str, Any], *, verified: bool = False) -> Segment:
+def segment(
+    store: VersionedStore,
+    commit: str,
+    manifest: Mapping[str, Any],
+    *,
+    verified: bool = False,
+    packed: Mapping[str, PackedRows] = NOT_PACKED,
+) -> Segment:
     """The readable segment that a manifest at `commit` describes; `verified` hashes each file before its first use."""
-    stage = BY_NAME[manifest["asset"]]
-    folder = prefix(stage, manifest["partition"])
     return Segment(
-        asset=stage.name,
+        asset=manifest["asset"],
         partition=manifest["partition"],
         version=manifest["version"],
-        files=_Files(store, commit, folder, list(manifest["files"]), verified),
+        files=_Files(store, commit, manifest, verified),
         manifest=manifest,
+        packed=packed,
     )

@@ -12,20 +12,21 @@ purges deletes them at once with `drop_packs`.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.build import Progress, Segment
 from assets.packs import PackedRows
-from orchestration.catalog import Catalog, segment
+from orchestration.catalog import NOT_PACKED, Catalog, segment
 from orchestration.digest import file_sha256
 from orchestration.store.contract import VersionedStore
 
@@ -47,16 +48,6 @@ _GROUP_ROWS, _GROUP_BYTES = 8192, 32_000_000
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One partition in a pack."""
-
-    partition: str
-    publication: str
-    first: int
-    count: int
-
-
-@dataclass(frozen=True)
 class Pack:
     """One pack and what it holds."""
 
@@ -64,12 +55,30 @@ class Pack:
     sha256: str
     takedowns: int
     """Of the store when the pack was made."""
-    entries: tuple[Entry, ...]
+    publications: dict[str, str]
+    """Partition -> which publication of it, in the order of the rows."""
+    counts: list[int]
+    """Rows of each."""
 
     @property
     def rows(self) -> int:
         """Rows of all partitions."""
-        return sum(entry.count for entry in self.entries)
+        return sum(self.counts)
+
+    @cached_property
+    def is_whole(self) -> bool:
+        """Hashed once per process. A damaged pack is deleted, and the partitions themselves are read instead."""
+        known = (self.path, self.sha256)
+        if known not in _whole:
+            if not self.path.is_file() or file_sha256(self.path) != self.sha256:
+                _delete(self.path)
+                return False
+            _whole.add(known)
+        return True
+
+
+_whole: set[tuple[Path, str]] = set()
+_DESCRIPTION = {"sha256", "takedowns", "publications", "counts"}
 
 
 @dataclass(frozen=True)
@@ -101,11 +110,9 @@ def compact(store: VersionedStore, catalog: Catalog, home: Path, progress: Progr
         current = {key: publication(manifest) for key, manifest in published.items()}
         packs = list(read_packs(folder, table))
         usable = [
-            pack
-            for pack in packs
-            if pack.takedowns == takedowns and all(current.get(e.partition) == e.publication for e in pack.entries)
+            pack for pack in packs if pack.takedowns == takedowns and pack.publications.items() <= current.items()
         ]
-        known = {entry.partition for pack in usable for entry in pack.entries}
+        known = {partition for pack in usable for partition in pack.publications}
         new = [
             key
             for key, manifest in published.items()
@@ -113,16 +120,16 @@ def compact(store: VersionedStore, catalog: Catalog, home: Path, progress: Progr
         ]
         for pack in packs:
             if pack not in usable:
-                _delete(pack)
+                _delete(pack.path)
         if len(new) >= LEAST_PARTITIONS:
             merged = _chosen(usable, sum(published[key]["rows"][table] for key in new))
-            keys = sorted([*new, *(entry.partition for pack in merged for entry in pack.entries)])
+            keys = sorted([*new, *(partition for pack in merged for partition in pack.publications)])
             segments = [segment(store, catalog.commit, published[key], verified=True) for key in keys]
             _write(folder, table, segments, takedowns, progress)
             for pack in merged:
-                _delete(pack)
+                _delete(pack.path)
         found = list(read_packs(folder, table))
-        partitions = sum(len(pack.entries) for pack in found)
+        partitions = sum(len(pack.publications) for pack in found)
         done.append(Packed(asset, partitions, len(found), sum(pack.rows for pack in found)))
     return done
 
@@ -142,19 +149,20 @@ def _write(folder: Path, table: str, segments: list[Segment], takedowns: int, pr
     """Write one pack; its description comes last, so that a pack without one is garbage of a killed command."""
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = folder / f".{table}-{os.getpid()}.unfinished"
-    entries: list[dict[str, Any]] = []
+    publications: dict[str, str] = {}
+    counts: list[int] = []
     rows_per_group = _rows_per_group(segments)
     pending: list[pa.Table] = []
-    first = held = 0
+    held = 0
     schema = segments[-1].table(table).schema
     with pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
         for number, each in enumerate(segments):
             rows = each.table(table)
             if rows.schema != schema:
                 continue  # an older layout of the table: it is read where it lies
-            place = {"partition": each.partition, "publication": publication(each.manifest)}
-            entries.append(place | {"first": first, "count": len(rows)})
-            first, held = first + len(rows), held + len(rows)
+            publications[each.partition or ""] = publication(each.manifest)
+            counts.append(len(rows))
+            held += len(rows)
             pending.append(rows)
             if held >= rows_per_group:
                 writer.write_table(pa.concat_tables(pending), row_group_size=max(1, held))
@@ -166,7 +174,8 @@ def _write(folder: Path, table: str, segments: list[Segment], takedowns: int, pr
     path = folder / f"{table}-{digest[:16]}.parquet"
     unfinished.replace(path)
     description = folder / f"{path.stem}.json.unfinished"
-    description.write_text(json.dumps({"sha256": digest, "takedowns": takedowns, "entries": entries}), encoding="utf-8")
+    content = {"sha256": digest, "takedowns": takedowns, "publications": publications, "counts": counts}
+    description.write_bytes(orjson.dumps(content))
     description.replace(path.with_suffix(".json"))
 
 
@@ -177,51 +186,71 @@ def _rows_per_group(segments: list[Segment]) -> int:
 
 
 def read_packs(folder: Path, table: str) -> Iterator[Pack]:
-    """Packs of a table, by name."""
+    """Packs of a table, by name. One whose description is of another kind is deleted: it is a copy."""
     for path in sorted(folder.glob(f"{table}-*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        entries = tuple(Entry(**entry) for entry in found["entries"])
-        yield Pack(path.with_suffix(".parquet"), found["sha256"], found["takedowns"], entries)
+        found = orjson.loads(path.read_bytes())
+        if found.keys() == _DESCRIPTION:
+            yield Pack(path.with_suffix(".parquet"), **found)
+        else:
+            _delete(path)
 
 
-def with_packs(segments: Iterable[Segment], home: Path, store: VersionedStore) -> list[Segment]:
-    """The same segments; those whose very publication is in a whole pack read it there."""
-    segments = list(segments)
-    places: dict[str, dict[str, tuple[str, PackedRows]]] = {}
-    takedowns: int | None = None  # asked for only where there is a pack: it may be a request to a server
-    for asset in {each.asset for each in segments} & PACKED_TABLES.keys():
-        for pack in read_packs(packs_folder(home) / asset, PACKED_TABLES[asset]):
-            takedowns = len(store.takedowns()) if takedowns is None else takedowns
-            if pack.takedowns != takedowns or not _is_whole(pack):
-                _delete(pack)
+class Packs:
+    """Where the rows of published partitions lie in the packs of a home; each asset's packs are looked up once."""
+
+    def __init__(self, home: Path, store: VersionedStore) -> None:
+        self._home, self._store = home, store
+        self._places: dict[str, dict[str, tuple[str, Mapping[str, PackedRows]]]] = {}
+
+    def of(self, manifest: Mapping[str, Any]) -> Mapping[str, PackedRows]:
+        """Table -> rows of this very publication; empty where it is in no whole pack."""
+        asset = manifest["asset"]
+        if asset not in self._places:
+            self._places[asset] = self._look(asset)
+        place = self._places[asset].get(manifest["partition"])
+        return place[1] if place is not None and place[0] == publication(manifest) else NOT_PACKED
+
+    def _look(self, asset: str) -> dict[str, tuple[str, Mapping[str, PackedRows]]]:
+        table = PACKED_TABLES.get(asset)
+        if table is None:
+            return {}
+        found = {}
+        packs = list(read_packs(packs_folder(self._home) / asset, table))
+        takedowns = len(self._store.takedowns()) if packs else 0  # it may be a request to a server
+        for pack in packs:
+            if pack.takedowns != takedowns:
+                _delete(pack.path)
                 continue
-            for entry in pack.entries:
-                rows = PackedRows(pack.path, entry.first, entry.count)
-                places.setdefault(asset, {})[entry.partition] = (entry.publication, rows)
-    return [_placed(each, places.get(each.asset, {}).get(each.partition or "")) for each in segments]
+            first = 0
+            for (partition, published), count in zip(pack.publications.items(), pack.counts, strict=True):
+                found[partition] = published, _Rows(pack, table, first, count)
+                first += count
+        return found
 
 
-def _placed(each: Segment, place: tuple[str, PackedRows] | None) -> Segment:
-    if place is None or place[0] != publication(each.manifest):
-        return each
-    return replace(each, packed={PACKED_TABLES[each.asset]: place[1]})
+class _Rows(Mapping[str, PackedRows]):
+    """The one table of a partition in a pack, which is hashed when a first reader asks; none if it is damaged."""
+
+    __slots__ = ("_pack", "_rows", "_table")
+
+    def __init__(self, pack: Pack, table: str, first: int, count: int) -> None:
+        self._pack, self._table, self._rows = pack, table, PackedRows(pack.path, first, count)
+
+    def __getitem__(self, table: str) -> PackedRows:
+        if table != self._table or not self._pack.is_whole:
+            raise KeyError(table)
+        return self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([self._table] if self._pack.is_whole else [])
+
+    def __len__(self) -> int:
+        return 1 if self._pack.is_whole else 0
 
 
-_whole: set[tuple[Path, str]] = set()
-
-
-def _is_whole(pack: Pack) -> bool:
-    """Hashed once per process. A damaged pack is deleted, and the partitions themselves are read instead."""
-    if (pack.path, pack.sha256) not in _whole:
-        if not pack.path.is_file() or file_sha256(pack.path) != pack.sha256:
-            return False
-        _whole.add((pack.path, pack.sha256))
-    return True
-
-
-def _delete(pack: Pack) -> None:
-    pack.path.with_suffix(".json").unlink(missing_ok=True)
-    pack.path.unlink(missing_ok=True)
+def _delete(path: Path) -> None:
+    path.with_suffix(".json").unlink(missing_ok=True)
+    path.with_suffix(".parquet").unlink(missing_ok=True)
 
 
 def drop_packs(home: Path) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from assets.build import Base, Build, BuildError, Extension, Progress, Segment, StageReport, TrainerLauncher
 from orchestration import report_json
 from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment
-from orchestration.compaction import with_packs
+from orchestration.compaction import Packs
 from orchestration.config import Config
 from orchestration.digest import DIGESTS, HIDDEN, MANIFEST, REPORT, FileDigest, FolderDigest, digest_folder
 from orchestration.evidence import accept, evidence
@@ -181,7 +181,7 @@ class Publisher:
     def _segments(self, stage: Stage, partition: str | None, catalog: Catalog) -> dict[str, list[Segment]]:
         """Segments per upstream asset, at the pinned commit for pinned edges, sorted by partition."""
         found: dict[str, dict[str, Segment]] = {}
-        pinned = None
+        pinned, packs = None, Packs(self.home, self.store)
         for edge in stage.inputs:
             source = catalog
             if edge.kind == "pinned" and stage.name != PLANNER:
@@ -196,10 +196,10 @@ class Publisher:
             for key in versions.get(edge.upstream, {}):
                 manifest = source.get(edge.upstream, key or None)
                 if manifest:
-                    read = segment(self.store, source.commit, manifest, verified=True)
+                    packed = packs.of(manifest)
+                    read = segment(self.store, source.commit, manifest, verified=True, packed=packed)
                     found.setdefault(edge.upstream, {})[key] = read
-        in_order = {asset: [parts[key] for key in sorted(parts)] for asset, parts in found.items()}
-        return {asset: with_packs(parts, self.home, self.store) for asset, parts in in_order.items()}
+        return {asset: [parts[key] for key in sorted(parts)] for asset, parts in found.items()}
 
     def _pin_of(self, run: str | None, catalog: Catalog) -> str:
         manifest = catalog.get(PLANNER, run)

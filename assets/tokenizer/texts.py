@@ -54,7 +54,7 @@ def read_texts(segments: Sequence[Segment], wanted: Mapping[str, set[str]]) -> I
 def _batches_holding(segment: Segment, doc_ids: list[str]) -> Iterator[pa.RecordBatch]:
     """Ids and texts of a segment, without the row groups that hold none of the (sorted) ids; a packed one is small."""
     columns = ["doc_id", "text"]
-    if "documents" in segment.packed:
+    if segment.packed.get("documents"):
         yield from segment.batches("documents", columns, ROWS_PER_READ)
         return
     for part in segment.parts("documents"):
