@@ -87,13 +87,14 @@ def disturbed(
     wall = time.monotonic() - started
     lines = read_metrics(output)
     attempts = [json.loads(line) for line in (output / "attempts.jsonl").read_text().splitlines()]
+    landed = [kill for kill in kills if kill["killed"]]  # there may be nothing to kill between two attempts
     return {
         "wall_s": wall,
         "useful_s": sum(line["step_s"] for line in lines),
         "goodput": sum(line["step_s"] for line in lines) / wall,
         "steps": len(lines),
         "each_step_once": [line["step"] for line in lines] == list(range(1, steps + 1)),
-        "steps_trained_again": sum(k["step"] - a["step"] for k, a in zip(kills, attempts[1:], strict=False)),
+        "steps_trained_again": sum(k["step"] - a["step"] for k, a in zip(landed, attempts[1:], strict=False)),
         "attempts": attempts,
         "kills": kills,
         "orphans": len(victims(request)),
