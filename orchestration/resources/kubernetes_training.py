@@ -10,15 +10,14 @@ import contextlib
 import hashlib
 import json
 import re
-import subprocess
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from assets.build import BuildError
 from orchestration.resources import trainer
-from orchestration.resources.training_place import KubernetesTraining, ranks_per_node
+from orchestration.resources.queued_job import QueuedJob, ranks_per_node, run_tool
+from orchestration.resources.training_place import KubernetesTraining
 
 DELETED_WITHIN = "120s"
 
@@ -33,10 +32,7 @@ def pytorch_job(
                 f"{what} {path} is not on the volume that the pods mount ({options.mount_path}): set HEADWATER_HOME to a "
                 "folder on it, or [training.kubernetes] mount_path in the profile"
             )
-    try:
-        ranks = ranks_per_node(trainer.ranks_of(request), options.nodes)
-    except ValueError as error:
-        raise BuildError(f"{error}: change the layout, or [training.kubernetes] nodes in the profile") from None
+    ranks = ranks_per_node(request, options.nodes, "kubernetes")
     replicas = {"Master": _replica(options, request_path, request, environment, 1)}
     if options.nodes > 1:
         replicas["Worker"] = _replica(options, request_path, request, environment, options.nodes - 1)
@@ -69,7 +65,7 @@ def _replica(
     environment: Mapping[str, str],
     replicas: int,
 ) -> dict[str, Any]:
-    variables = {"OMP_NUM_THREADS": str(request.get("threads", 1))} | trainer.FIXED_THREADS | dict(environment)
+    variables = trainer.thread_settings(request) | dict(environment)
     resources = {"cpu": str(options.cpus_per_node), "memory": f"{options.memory_gb_per_node}Gi"}
     if options.gpus_per_node:
         resources["nvidia.com/gpu"] = str(options.gpus_per_node)
@@ -95,34 +91,27 @@ def _replica(
     }
 
 
-class KubernetesJob:
+class KubernetesJob(QueuedJob):
     """A PyTorchJob that was sent to the cluster."""
 
     def __init__(self, name: str, namespace: str, log_path: Path, poll_s: float) -> None:
+        super().__init__(log_path, poll_s)
         self.name = name
-        self.log_path = log_path
-        self.returncode = 0
-        self.waiting = True
         self._namespace = namespace
-        self._poll_s = poll_s
-        self._looked_at = 0.0
 
-    def poll(self) -> int | None:
-        """None until the operator says that the job succeeded or failed."""
-        if time.monotonic() - self._looked_at < self._poll_s:
-            return None
-        self._looked_at = time.monotonic()
+    def look(self) -> bool | None:
+        """By the conditions that the operator sets. The last words of the pods of a failed job go into the log."""
         content = json.loads(_kubectl("get", "pytorchjob", self.name, "--namespace", self._namespace, "--output=json"))
         true = {c["type"]: c for c in content.get("status", {}).get("conditions", []) if c["status"] == "True"}
         self.waiting = "Running" not in true
-        if "Succeeded" not in true and "Failed" not in true:
+        if "Succeeded" in true:
+            return True
+        if "Failed" not in true:
             return None
-        self.returncode = 0 if "Succeeded" in true else 1
-        if self.returncode:
-            selector = f"training.kubeflow.org/job-name={self.name}"
-            tail = _kubectl("logs", "--namespace", self._namespace, f"--selector={selector}", "--tail=100", "--prefix")
-            self.log_path.write_text(f"{true['Failed'].get('message', '')}\n{tail}", "utf-8")
-        return self.returncode
+        selector = f"training.kubeflow.org/job-name={self.name}"
+        tail = _kubectl("logs", "--namespace", self._namespace, f"--selector={selector}", "--tail=100", "--prefix")
+        self.log_path.write_text(f"{true['Failed'].get('message', '')}\n{tail}", "utf-8")
+        return False
 
 
 @contextlib.contextmanager
@@ -150,10 +139,7 @@ def kubernetes_job(
 
 
 def _kubectl(*arguments: str) -> str:
-    try:
-        done = subprocess.run(["kubectl", *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise BuildError("the profile says launcher = 'kubernetes', but this machine has no kubectl") from None
+    done = run_tool("kubernetes", "kubectl", *arguments)
     if done.returncode:
         raise BuildError(f"kubectl {' '.join(arguments[:3])} failed: {done.stderr.strip()}")
     return done.stdout

@@ -8,11 +8,8 @@ the launcher sends it again.
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from assets.build import BuildError
 from orchestration.resources import trainer
-from orchestration.resources.training_place import SlurmTraining, ranks_per_node
+from orchestration.resources.queued_job import QueuedJob, ranks_per_node, run_tool
+from orchestration.resources.training_place import SlurmTraining
 
 UNREACHABLE_S = 600.0
 """A controller that restarts is back by then."""
@@ -46,10 +44,7 @@ def sbatch_script(
     environment: Mapping[str, str],
 ) -> str:
     """The job script. Raises BuildError when the ranks do not spread evenly over the nodes."""
-    try:
-        ranks = ranks_per_node(trainer.ranks_of(request), options.nodes)
-    except ValueError as error:
-        raise BuildError(f"{error}: change the layout, or [training.slurm] nodes in the profile") from None
+    ranks = ranks_per_node(request, options.nodes, "slurm")
     directives = {
         "job-name": f"headwater-{request['run']}",
         "partition": options.partition,
@@ -64,7 +59,7 @@ def sbatch_script(
         "output": workdir / "slurm.log",
         **options.sbatch,
     }
-    exports = {"OMP_NUM_THREADS": str(request.get("threads", 1))} | trainer.FIXED_THREADS | dict(environment)
+    exports = trainer.thread_settings(request) | dict(environment)
     program = ["-m", trainer.PROGRAM, "--request", str(request_path)]
     return "\n".join(
         [
@@ -87,34 +82,26 @@ def sbatch_script(
 
 def _this_installation() -> str:
     """The same interpreter and the same modules, by absolute path."""
-    modules = os.pathsep.join(filter(None, [str(trainer.PROJECT), os.environ.get("PYTHONPATH")]))
-    return f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH PYTHONPATH={shlex.quote(modules)}"
+    programs, modules = shlex.quote(str(Path(sys.executable).parent)), shlex.quote(trainer.module_path())
+    return f"export PATH={programs}:$PATH PYTHONPATH={modules}"
 
 
-class SlurmJob:
+class SlurmJob(QueuedJob):
     """A job in the queue or running."""
 
     def __init__(self, identity: str, log_path: Path, poll_s: float) -> None:
+        super().__init__(log_path, poll_s)
         self.identity = identity
-        self.log_path = log_path
-        self.returncode = 0
-        self.waiting = True
-        self._poll_s = poll_s
-        self._looked_at = 0.0
 
-    def poll(self) -> int | None:
-        """None while it waits or runs. Raises BuildError for an end that the program itself did not choose."""
-        if time.monotonic() - self._looked_at < self._poll_s:
-            return None
-        self._looked_at = time.monotonic()
+    def look(self) -> bool | None:
+        """By its state in the queue. Raises BuildError for an end that the program itself did not choose."""
         state = _state(self.identity)
         self.waiting = state in _WAITING
         if state not in _ENDED:
             return None
         if hint := _HINTS.get(state):
             raise BuildError(f"Slurm job {self.identity} is {state}: {hint}. Log: {self.log_path}")
-        self.returncode = 0 if state == "COMPLETED" else 1
-        return self.returncode
+        return state == "COMPLETED"
 
 
 @contextlib.contextmanager
@@ -132,12 +119,12 @@ def slurm_job(
     workdir.mkdir(parents=True, exist_ok=True)
     known = workdir / "slurm_job"
     if known.is_file():
-        _command("scancel", known.read_text("utf-8"))
+        run_tool("slurm", "scancel", known.read_text("utf-8"))
     log_path = workdir / "slurm.log"
     log_path.unlink(missing_ok=True)
     script = workdir / "train.sbatch"
     script.write_text(sbatch_script(options, request_path, request, workdir, environment), "utf-8")
-    sent = _command("sbatch", "--parsable", str(script))
+    sent = run_tool("slurm", "sbatch", "--parsable", str(script))
     if sent.returncode:
         raise BuildError(
             f"sbatch refused the job: {sent.stderr.strip()}. Check [training.slurm] in the profile and {script}"
@@ -147,7 +134,7 @@ def slurm_job(
     try:
         yield job
     finally:
-        _command("scancel", job.identity)
+        run_tool("slurm", "scancel", job.identity)
         known.unlink(missing_ok=True)
 
 
@@ -160,16 +147,9 @@ def _state(identity: str) -> str:
         reraise=True,
     ):
         with attempt:
-            found = _command("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={identity}")
+            found = run_tool("slurm", "squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={identity}")
             if found.returncode == 0 and found.stdout.strip():
                 return found.stdout.split()[0]
             if found.returncode and "Invalid job id" not in found.stderr:
                 raise _QueueSilentError(found.stderr.strip())
     return "FAILED"  # older than MinJobAge, so it was not seen to complete: what it left says more
-
-
-def _command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
-        return subprocess.run(arguments, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        raise BuildError(f"the profile says launcher = 'slurm', but this machine has no {arguments[0]}") from None

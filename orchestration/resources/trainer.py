@@ -46,8 +46,6 @@ DEFAULT_STEP_TIMEOUT_S = 600.0
 FIRST_STEP_S = 1200.0
 """How long a run may take to its first step, whatever its steps may take: imports, reading a checkpoint, compiling."""
 HANG_GRACE_S = 60.0
-FIXED_THREADS = {"OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
-"""Libraries must not choose their number of threads: it decides in which order sums are taken."""
 
 RESOLVER = {"RES_OPTIONS": "timeout:1 attempts:1"}
 """torch's store asks the resolver for the name of 127.0.0.1, and would wait 10 s for one that does not answer."""
@@ -244,6 +242,19 @@ def ranks_of(request: Mapping[str, Any]) -> int:
     return math.prod(degree for degree in request.get("parallelism", {}).values() if isinstance(degree, int))
 
 
+def module_path() -> str:
+    """PYTHONPATH by which a rank finds the same modules as this process."""
+    return os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
+
+
+def thread_settings(request: Mapping[str, Any]) -> dict[str, str]:
+    """Environment of a rank.
+
+    Libraries must not choose their number of threads: it decides in which order sums are taken.
+    """
+    return {"OMP_NUM_THREADS": str(request.get("threads", 1)), "OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
+
+
 class LocalJob(subprocess.Popen[bytes]):
     """torchrun on this machine."""
 
@@ -259,10 +270,8 @@ def started(
     log_path, ranks = workdir / "torchrun.log", ranks_of(request)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["-m", PROGRAM, "--request", str(request_path)]
-    path = os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-    threads = str(request.get("threads", 1))
-    own = {"PYTHONPATH": path, "OMP_NUM_THREADS": threads, "HEADWATER_LAUNCHER_PID": str(os.getpid())}
-    child = RESOLVER | os.environ | own | FIXED_THREADS | dict(environment)
+    own = {"PYTHONPATH": module_path(), "HEADWATER_LAUNCHER_PID": str(os.getpid())}
+    child = RESOLVER | os.environ | own | thread_settings(request) | dict(environment)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
         process = LocalJob(command, env=child, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with_parent)

@@ -68,10 +68,3 @@ class TrainingPlace(_Table):
         if self.launcher != "local" and getattr(self, self.launcher) is None:
             raise ValueError(f"launcher = {self.launcher!r} needs a table [training.{self.launcher}]")
         return self
-
-
-def ranks_per_node(ranks: int, nodes: int) -> int:
-    """Processes on each node. Raises ValueError when they do not spread evenly."""
-    if ranks % nodes:
-        raise ValueError(f"the layout's {ranks} ranks cannot be spread evenly over {nodes} nodes")
-    return ranks // nodes

@@ -145,7 +145,7 @@ def known_keys(content: dict[str, Any], model: Any) -> dict[str, Any]:
 def test_the_pytorchjob_is_one_the_operator_and_kubernetes_know(data: Path) -> None:
     options = KubernetesTraining.model_validate(KUBERNETES | {"nodes": 2, "gpus_per_node": 8})
     request = tiny_request(data, Path("/data/out"), parallelism={"dp_shard": 8, "tp": 2})
-    manifest = pytorch_job(options, Path("/data/work/request.json"), request, {"WANDB_MODE": "offline"})
+    manifest = pytorch_job(options, Path("/data/scratch/request.json"), request, {"WANDB_MODE": "offline"})
     job = known_keys(manifest, models.KubeflowOrgV1PyTorchJob)
     spec = known_keys(job["spec"], models.KubeflowOrgV1PyTorchJobSpec)
     models.KubeflowOrgV1RunPolicy(**known_keys(spec["run_policy"], models.KubeflowOrgV1RunPolicy))
@@ -159,7 +159,7 @@ def test_the_pytorchjob_is_one_the_operator_and_kubernetes_know(data: Path) -> N
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "checked"}, **template}
         kubernetes_validate.validate(pod, "1.34", strict=True)
         container = template["spec"]["containers"][0]
-        assert container["command"][-2:] == ["--request", "/data/work/request.json"]
+        assert container["command"][-2:] == ["--request", "/data/scratch/request.json"]
         assert {"name": "WANDB_MODE", "value": "offline"} in container["env"]
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     with pytest.raises(BuildError, match=r"the output folder /elsewhere is not on the volume .*\(/data\)"):
