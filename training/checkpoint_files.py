@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from training.durable_files import write_durably
 
 MARKER = "complete.json"
 KEPT_ROLLING = 2
@@ -67,9 +68,10 @@ def resumable_checkpoints(output: Path, requested: Iterable[int], first: int) ->
 
     Not those behind a requested step (after step `first`) that has no checkpoint: going on there would never make it.
     """
-    made = {step_of(folder) for folder in complete_checkpoints(output) if folder.parent == output / "checkpoints"}
+    complete = complete_checkpoints(output)
+    made = {step_of(folder) for folder in complete if folder.parent == output / "checkpoints"}
     missing = min((step for step in requested if step > first and step not in made), default=None)
-    found = [folder for folder in complete_checkpoints(output) if missing is None or step_of(folder) < missing]
+    found = [folder for folder in complete if missing is None or step_of(folder) < missing]
     return [folder for folder in reversed(found) if keeps_state(folder)]
 
 
@@ -166,24 +168,6 @@ def set_aside(folder: Path, output: Path, reason: str) -> Path:
     folder.rename(target)
     (target / "damage.txt").write_text(f"{reason}\n", "utf-8")
     return target
-
-
-def write_durably(path: Path, content: str) -> None:
-    """Write a file that is there in full or not at all, also after a power cut."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(content, "utf-8")
-    fsync(temporary)
-    temporary.replace(path)
-    fsync(path.parent)
-
-
-def fsync(path: Path) -> None:
-    """Have a file's bytes, or a folder's names, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def first_damage(found: Sequence[str | None]) -> str | None:

@@ -43,7 +43,6 @@ from training.checkpoint_files import (
     drop_state,
     file_sums,
     first_damage,
-    fsync,
     keeps_state,
     marker_text,
     read_marker,
@@ -54,8 +53,8 @@ from training.checkpoint_files import (
     set_aside,
     step_folder,
     step_of,
-    write_durably,
 )
+from training.durable_files import fsync, write_durably
 from training.errors import CheckpointDamagedError, CheckpointSaveError, ResumeMismatchError
 from training.hf_export import export_hf
 from training.request import TrainRequest
@@ -96,17 +95,15 @@ class ListedCheckpoints(CheckpointManager):
 
     def _own_checkpoint(self) -> tuple[Path | None, list[dict[str, Any]]]:
         """The newest whole checkpoint of this run, and what was set aside to get to it."""
-        request, first = self._request, True
+        request, begun_at = self._request, self._request.resume_from
+        start = step_of(begun_at) if begun_at is not None and begun_at.name.startswith("step-") else 0
         aside: list[dict[str, Any]] = []
+        if dist.get_rank() == 0:
+            remove_incomplete(request.output)
         while True:
             folder: Path | None = None
             if dist.get_rank() == 0:
-                if first:
-                    remove_incomplete(request.output)
-                begun_at = request.resume_from
-                start = step_of(begun_at) if begun_at is not None and begun_at.name.startswith("step-") else 0
                 folder = next(iter(resumable_checkpoints(request.output, request.checkpoint_steps, start)), None)
-                first = False
             folder = self._told_by_rank_0(folder)
             if folder is None:
                 return None, aside

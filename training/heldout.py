@@ -28,8 +28,8 @@ def open_heldout(trainer: OrderedTrainer) -> OrderReader:
 
 def heldout_rows(trainer: OrderedTrainer) -> list[dict[str, Any]]:
     """step, channel, documents, tokens, loss, perplexity of the weights of now; `all` is every token. All ranks must call it."""
-    sequences = open_heldout(trainer).sequences
-    scored = score_pieces(trainer, np.arange(sequences), lambda: open_heldout(trainer), Amending())
+    reader = open_heldout(trainer)  # small: one serves for documents and for tokens
+    scored = score_pieces(trainer, np.arange(reader.sequences), lambda: reader, Amending())
     channel = np.array(scored["channel"].to_pylist())
     doc_ids = np.array(scored["doc_id"].to_pylist())
     tokens, losses = scored["tokens"].to_numpy(), scored["loss"].to_numpy()

@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from training.durable_files import write_durably
 
 Cause = Literal["data", "optimiser", "unexplained"]
 Action = Literal["replace_sequences", "lower_learning_rate", "tighten_clipping", "go_on"]
@@ -102,14 +103,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
-    """Whole or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(content, indent=1, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """Whole or not at all."""
+    write_durably(path, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
 
 def read_decisions(output: Path) -> list[dict[str, Any]]:
@@ -117,10 +112,10 @@ def read_decisions(output: Path) -> list[dict[str, Any]]:
     return [read_json(path) for path in sorted(output.glob("incidents/*/decision.json"))]
 
 
-def read_amendments(output: Path) -> Amendments:
-    """What the decisions of this folder change."""
+def amendments_of(decisions: Sequence[Mapping[str, Any]]) -> Amendments:
+    """What decisions change."""
     found = []
-    for decision in read_decisions(output):
+    for decision in decisions:
         content = dict(decision["amendment"])
         content["replaced"] = {int(k): v for k, v in content["replaced"].items()}
         found.append(Amendment(**content))

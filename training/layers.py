@@ -16,6 +16,8 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
 
 from training.bands import Band, BandLimits
+from training.model import plain_name
+from training.reduction import summed
 
 if TYPE_CHECKING:
     from torchtitan.components.optimizer import OptimizersContainer
@@ -32,8 +34,8 @@ def layer_names(n_layers: int) -> list[str]:
 
 
 def layer_of(parameter: str) -> str:
-    """Layer of a parameter, by its name; wrappers (compile, checkpointing) leave their own parts in names."""
-    parts = [part for part in parameter.split(".") if not part.startswith("_")]
+    """Layer of a parameter, by its name."""
+    parts = plain_name(parameter).split(".")
     return ".".join(parts[:2]) if parts[0] == "layers" else parts[0]
 
 
@@ -127,11 +129,7 @@ class LayerWatch:
         if not self._due:
             return []
         self._due = False
-        sums = self._sums.clone()
-        if dist.get_world_size() > 1:
-            on_device = sums.to("cuda" if torch.cuda.is_available() else "cpu")
-            dist.all_reduce(on_device)
-            sums = on_device.cpu()
+        sums = summed(self._sums)
         clipped = max(1.0, gradient_norm / max_gradient_norm)
         return [self._row(step, name, row, clipped) for name, row in zip(self._names, sums.tolist(), strict=True)]
 

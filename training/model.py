@@ -73,12 +73,17 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in ("_checkpoint_wrapped_module", "_orig_mod"))
 
 
+def seed_of(seed: int, what: str | int) -> int:
+    """The seed of one of the things that a run draws numbers for: below 2**63, and no other thing's."""
+    digest = hashlib.sha256(f"{seed}\0{what}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
 def initial_weight(name: str, shape: torch.Size, args: TransformerModelArgs, seed: int) -> torch.Tensor:
     """The initial value of one parameter, as a function of the seed and its name."""
     if len(shape) == 1:
         return torch.ones(shape)  # RMSNorm
-    digest = hashlib.sha256(f"{seed}\0{name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    generator = torch.Generator().manual_seed(seed_of(seed, name))
     weight = torch.empty(shape)
     if name == "tok_embeddings.weight":
         return torch.nn.init.normal_(weight, generator=generator)

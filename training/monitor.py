@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,11 @@ from torch.distributed.tensor import DTensor
 from torchtitan.components.metrics import MetricsProcessor
 
 from training.boards import open_boards, scalars_of, scalars_of_rows, write_all
+from training.durable_files import write_durably
 from training.errors import NonFiniteLossError
 from training.layers import LayerWatch
 from training.model import parameter_count
+from training.reduction import batch_rank, summed_over_tokens
 from training.request import TrainRequest
 from training.sequence_losses import SequenceLosses
 from training.throughput import Throughput, flops_per_token, peak_flops
@@ -187,24 +188,18 @@ class StepMonitor(MetricsProcessor):
         Decisions are made from these numbers on every rank, so they must not differ in a last bit.
         """
         taken = self._loss.take()
-        mesh, request = self.parallel_dims, self._request
-        batch_rank = mesh.get_mesh("batch").get_local_rank() if mesh.dp_enabled else 0
+        request = self._request
         losses = torch.zeros(
             request.global_batch_size // (request.local_batch_size * request.parallelism.dp),
             request.parallelism.dp,
             request.local_batch_size,
             dtype=torch.float64,
         )
-        losses[:, batch_rank] = taken[0].sum(1).view(len(losses), request.local_batch_size)
+        losses[:, batch_rank(self.parallel_dims)] = taken[0].sum(1).view(len(losses), request.local_batch_size)
         sums = torch.cat([taken.sum(1).flatten(), losses.flatten(), torch.zeros(1, dtype=torch.float64)])
-        if mesh.tp_enabled and mesh.get_mesh("tp").get_local_rank() > 0:
-            sums.zero_()  # tensor-parallel ranks saw the same tokens
         if dist.get_rank() == 0:
             sums[-1] = gradient_norm
-        if dist.get_world_size() > 1:
-            on_device = sums.to(torch.device("cuda") if torch.cuda.is_available() else torch.device("cpu"))
-            dist.all_reduce(on_device)
-            sums = on_device.cpu()
+        sums = summed_over_tokens(sums, self.parallel_dims)
         of_channels = 2 * len(request.data.channels)
         return sums[:of_channels].view(2, -1), sums[of_channels:-1], float(sums[-1])
 
@@ -259,10 +254,4 @@ def truncate_metrics(path: Path, step: int) -> None:
     """Drop what was recorded after `step`: those steps are about to be trained again."""
     if not path.is_file():
         return
-    kept = [line for line in read_metrics(path) if line["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(line) + "\n" for line in kept)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write_durably(path, "".join(json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step))

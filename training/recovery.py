@@ -30,9 +30,9 @@ from training.errors import IncidentDetectedError, IncidentUnresolvedError, Resu
 from training.incident_report import write_report
 from training.incidents import (
     Amendment,
+    amendments_of,
     attempts_at,
     muted,
-    read_amendments,
     read_decisions,
     read_json,
     undecided,
@@ -88,7 +88,9 @@ class Recovery:
         return loaded
 
     def _amend(self) -> None:
-        self._trainer.amending.now = read_amendments(self._output)
+        """Take over the decisions that are written down."""
+        self._decisions = read_decisions(self._output)
+        self._trainer.amending.now = amendments_of(self._decisions)
 
     def _check_resume_from(self) -> None:
         folder = self._request.resume_from
@@ -115,7 +117,6 @@ class Recovery:
         """Learn what is usual from the steps so far."""
         if self._policy is None or not self._policy.react:
             return
-        self._decisions = read_decisions(self._output)
         self._detector = Detector(self._policy)
         for row in read_metrics(self._output / "metrics.jsonl"):
             self._detector.observe(row)
@@ -155,7 +156,7 @@ class Recovery:
             policy.documents_before_steps,
         )
         then = self._score(window, policy)
-        number = len(list(self._output.glob("incidents/*/decision.json"))) + 1
+        number = len(self._decisions) + 1
         folder = self._output / "incidents" / f"{number:04d}"
         if dist.get_rank() == 0:
             _write_table(folder / "losses-then.parquet", then)
@@ -226,8 +227,7 @@ class Recovery:
         assert policy is not None
         detected = read_json(folder / "detected.json")
         window = Window(**detected["window"])
-        decisions = read_decisions(self._output)
-        attempts = attempts_at(decisions, window.first_step)
+        attempts = attempts_at(self._decisions, window.first_step)
         self._go_back(window)
         self._trainer.checkpointer.load()
         rollback = self._trainer.step
@@ -243,11 +243,11 @@ class Recovery:
             metrics=[row for row in rows if row["step"] <= window.last_step],
         )
         if len(attempts) >= policy.max_attempts:
-            self._give_up(detected, finding, decisions, len(attempts))
+            self._give_up(detected, finding, len(attempts))
         if dist.get_rank() == 0:
             if good is not None:
                 _write_table(folder / "losses-good.parquet", good)
-            amendment = self._amendment(detected["number"], window, finding, rollback, attempts, policy)
+            amendment = self._amendment(detected, window, finding, rollback, attempts, policy)
             write_json(
                 folder / "decision.json",
                 {
@@ -275,13 +275,14 @@ class Recovery:
 
     def _amendment(
         self,
-        number: int,
+        detected: Mapping[str, Any],
         window: Window,
         finding: Finding,
         rollback: int,
         attempts: list[Mapping[str, Any]],
         policy: IncidentPolicy,
     ) -> Amendment:
+        number = detected["number"]
         if finding.cause == "data":
             replaced = self._replacements(finding, window, rollback)
             first = min(replaced) // self._request.global_batch_size + 1
@@ -298,28 +299,23 @@ class Recovery:
         if off_plan > OFF_PLAN and not attempts:
             return replace(lower, factor=1.0, to_plan=True, last_step=None)
         gradient = finding.evidence["gradient_over_expected"] or 1.0
-        usual = [row["expected_gradient_norm"] for row in self._detected_metrics(number)]
         if gradient >= policy.smallest_gradient_ratio and not attempts:
-            return replace(lower, action="tighten_clipping", factor=1.0, max_gradient_norm=usual[-1])
+            usual = detected["metrics"][-1]["expected_gradient_norm"]
+            return replace(lower, action="tighten_clipping", factor=1.0, max_gradient_norm=usual)
         return lower
-
-    def _detected_metrics(self, number: int) -> list[dict[str, Any]]:
-        return read_json(self._output / "incidents" / f"{number:04d}" / "detected.json")["metrics"]
 
     def _replacements(self, finding: Finding, window: Window, rollback: int) -> dict[int, int]:
         quarantined = {suspect.doc_id for suspect in finding.suspects}
-        for decision in read_decisions(self._output):
+        for decision in self._decisions:
             quarantined.update(suspect["doc_id"] for suspect in decision["suspects"])
         documents = OrderDocuments(open_order(self._request), self._trainer.amending)
         again = rollback * self._request.global_batch_size
         return plan_replacements(documents, quarantined, again, window.begin, self._request.sequences)
 
-    def _give_up(
-        self, detected: dict[str, Any], finding: Finding, decisions: list[dict[str, Any]], attempts: int
-    ) -> None:
+    def _give_up(self, detected: dict[str, Any], finding: Finding, attempts: int) -> None:
         path = self._output / "incidents" / "report.md"
         if dist.get_rank() == 0:
-            write_report(path, self._request.run, detected, as_json(finding), decisions)
+            write_report(path, self._request.run, detected, as_json(finding), self._decisions)
         dist.barrier()
         raise IncidentUnresolvedError(
             f"{detected['worst']['kind']} at step {detected['worst']['step']} came back after {attempts} attempts (cause: "

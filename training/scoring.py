@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.distributed as dist
 from torch.distributed.fsdp import FSDPModule
 
 from training.amended_order import AmendedReader, Amending, OrderDocuments
 from training.order_dataset import OrderReader
+from training.reduction import batch_rank, summed_over_tokens
 
 if TYPE_CHECKING:
     from training.trainer import OrderedTrainer
@@ -35,11 +35,9 @@ def score_pieces(
     together = request.local_batch_size * request.parallelism.dp
     padded = np.concatenate([numbers, np.full(-len(numbers) % together, numbers[-1])])
     sums = torch.zeros(2, len(padded), columns, dtype=torch.float64)
-    mesh = trainer.parallel_dims
-    batch_rank = mesh.get_mesh("batch").get_local_rank() if mesh.dp_enabled else 0
     of_training = trainer.channel_loss.columns
     trainer.channel_loss.columns, trainer.channel_loss.divisor = columns, 1.0
-    for begin in range(batch_rank * request.local_batch_size, len(padded), together):
+    for begin in range(batch_rank(trainer.parallel_dims) * request.local_batch_size, len(padded), together):
         mine = slice(begin, begin + request.local_batch_size)
         distinct, rows = np.unique(padded[mine], return_inverse=True)
         block = reader.read(distinct)
@@ -50,12 +48,7 @@ def score_pieces(
         for module in part.modules():
             if isinstance(module, FSDPModule):
                 module.reshard()  # a backward pass would have: a checkpoint finds no whole parameters
-    if mesh.tp_enabled and mesh.get_mesh("tp").get_local_rank() > 0:
-        sums.zero_()  # tensor-parallel ranks saw the same tokens
-    if dist.get_world_size() > 1:
-        on_device = sums.to(trainer.device)
-        dist.all_reduce(on_device)
-        sums = on_device.cpu()
+    sums = summed_over_tokens(sums, trainer.parallel_dims)
     rows = np.searchsorted(numbers, documents["sequence"].to_numpy())
     losses, tokens = sums[:, rows, documents["piece"].to_numpy()].numpy()
     documents = documents.append_column("tokens", pa.array(tokens.astype(np.int64)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
@@ -23,6 +22,7 @@ from training.heldout import heldout_rows
 from training.hf_import import load_start
 from training.job import job_config, register
 from training.layers import LayerWatch
+from training.model import seed_of
 from training.monitor import ChannelLoss, StepMonitor, truncate_metrics
 from training.order_dataset import OrderLoader
 from training.recovery import Recovery
@@ -170,5 +170,4 @@ def seed_step(seed: int, step: int) -> None:
 
     The same on every rank, as tensor-parallel ranks need it; torchtitan's Llama draws none.
     """
-    digest = hashlib.sha256(f"{seed}\0{step}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    torch.manual_seed(seed_of(seed, step))

@@ -24,24 +24,27 @@ VOLATILE_FILES = (
     "incidents.json",
     "incidents/*",
 )
-"""Bytes that name files by rank or describe the machine. The data are the two tables and the exports."""
+"""Bytes that name files by rank or describe the machine. The data are the tables and the exports."""
 
 
 def attempts_of(output: Path) -> list[dict[str, Any]]:
     """One entry per start of the training program: where it went on, and the damaged checkpoints that it set aside."""
-    return [json.loads(line) for line in (output / "attempts.jsonl").read_text("utf-8").splitlines()]
+    return _lines(output / "attempts.jsonl")
 
 
 def jsonl_rows(output: Path, name: str) -> list[dict[str, Any]]:
     """Lines of a file that the program writes only when it was asked to measure."""
     path = output / f"{name}.jsonl"
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    return _lines(path) if path.is_file() else []
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def metric_rows(output: Path, steps: int) -> list[dict[str, Any]]:
     """One row per step 1..steps. Raises BuildError where a step is missing or recorded twice."""
-    path = output / "metrics.jsonl"
-    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    rows = _lines(output / "metrics.jsonl")
     found = [row["step"] for row in rows]
     if found != list(range(1, steps + 1)):
         wrong = next((i + 1 for i, step in enumerate(found) if step != i + 1), len(found) + 1)
