@@ -317,9 +317,12 @@ class Recovery:
         if dist.get_rank() == 0:
             write_report(path, self._request.run, detected, as_json(finding), self._decisions)
         dist.barrier()
+        worst = detected["worst"]
+        seen = next(row for row in detected["metrics"] if row["step"] == worst["step"])
         raise IncidentUnresolvedError(
-            f"{detected['worst']['kind']} at step {detected['worst']['step']} came back after {attempts} attempts (cause: "
-            f"{finding.cause}). The last good checkpoint is that of step {self._trainer.step}; what was tried is in {path}. "
+            f"{worst['kind']} at step {worst['step']} (loss {seen['loss']:.4g}, gradient norm "
+            f"{seen['gradient_norm']:.4g}) came back after {attempts} attempts (cause: {finding.cause}). The last good "
+            f"checkpoint is that of step {self._trainer.step}; what was tried is in {path}. "
             "Change the recipe, or allow more with max_attempts in [incidents], and run again"
         )
 

@@ -36,6 +36,7 @@ def slow(home: Home) -> None:
 def test_a_diverging_trainer_fails_the_asset_with_its_own_last_error(copy_of_built: Home) -> None:
     home = copy_of_built
     home.edit_recipe("tiny", "decay_steps = 4", "decay_steps = 4\nweight_decay = 1e38")
+    home.edit_recipe("tiny", "[incidents]", "[incidents]\nreact = false")  # else it goes back and tries: tests/training
     result = home.headwater(*TRAIN, expect=1)
     assert "base_checkpoints" in result.stderr
     assert "loss" in result.stderr
@@ -47,6 +48,8 @@ def test_a_diverging_trainer_fails_the_asset_with_its_own_last_error(copy_of_bui
 def test_a_killed_rank_fails_the_asset_and_the_next_run_goes_on(copy_of_built: Home) -> None:
     home = copy_of_built
     slow(home)
+    with (home.config / "profiles/local.toml").open("a", encoding="utf-8") as profile:
+        profile.write("[training]\nrestarts = 0\n")  # else the run goes on by itself: tests/training/test_launchers.py
     process = home.popen(*TRAIN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     rank = training(home, "training.main")
     time.sleep(6)

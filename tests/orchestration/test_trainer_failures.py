@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.resources.trainer import describe_failure
+from orchestration.resources.training_failure import failure
 
 TORCHRUN = "E torch/distributed failed (exitcode: {code}) local_rank: {rank} (pid: 4711) of binary: python\n"
 
 
 def described(folder: Path, output: str, status: int = 1) -> str:
     (folder / "torchrun.log").write_text(output, encoding="utf-8")
-    return describe_failure(status, folder / "error.json", folder / "torchrun.log")
+    return str(failure(status, folder / "error.json", folder / "torchrun.log"))
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,7 @@ def test_an_ordinary_end_is_its_status(tmp_path: Path) -> None:
 
 def test_its_own_error_comes_first(tmp_path: Path) -> None:
     error = {"rank": 1, "type": "NonFiniteLossError", "message": "loss is nan", "expected": True, "traceback": "..."}
+    error["worth_a_restart"] = False
     (tmp_path / "error.json").write_text(json.dumps(error), encoding="utf-8")
     text = described(tmp_path, TORCHRUN.format(code=-9, rank=0))
     assert text == "training stopped on rank 1: NonFiniteLossError: loss is nan"
