@@ -13,6 +13,7 @@ from orchestration import render
 from orchestration.catalog import read_catalog
 from orchestration.compaction import compact
 from orchestration.driver import Driver, Options
+from orchestration.interrupts import interrupts_are_never_lost
 from orchestration.progress import terminal
 from orchestration.workplace import Workplace
 
@@ -24,7 +25,7 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
     console = render.console(as_json)
     driver = Driver(workplace, options)
     started, done = time.monotonic(), []
-    with driver.exclusive(), terminal(console), _quiet_libraries():
+    with interrupts_are_never_lost(), driver.exclusive(), terminal(console), _quiet_libraries():
         for step in driver.steps():
             if step.assets:
                 console.print(f"[bold]{step.job}[/] {step.partition or ''}", highlight=False)

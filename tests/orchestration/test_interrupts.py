@@ -1,0 +1,44 @@
+"""An interrupt that lands in a finaliser reaches the program all the same."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+import weakref
+
+import pytest
+
+from orchestration.interrupts import interrupts_are_never_lost
+
+
+class Thing:
+    """Something with a weak reference to it."""
+
+
+def interrupted_in_a_callback() -> None:
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    del thing
+    assert reference() is None
+
+
+def test_an_interrupt_in_a_callback_is_heard() -> None:
+    with pytest.raises(KeyboardInterrupt), interrupts_are_never_lost():
+        interrupted_in_a_callback()
+        time.sleep(10)
+
+
+def test_other_lost_errors_are_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    reported = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda lost: reported.append(lost.exc_type))
+
+    def fails(_: object) -> None:
+        raise ValueError("in a callback")
+
+    with interrupts_are_never_lost():
+        thing = Thing()
+        reference = weakref.ref(thing, fails)
+        del thing
+    assert reference() is None
+    assert reported == [ValueError]
