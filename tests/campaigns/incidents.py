@@ -1,13 +1,15 @@
 """Real runs with planted faults: is the cause found, are the documents named, does the run recover by itself?
 
     make campaign-incidents                            writes docs/results/incidents.json and docs/pictures/incident-*.png
-    python -m tests.campaigns.incidents --only garbage
+    python -m tests.campaigns.incidents --only garbage-fsdp2
 
 Every run is the asset `base_checkpoints` (300 steps of a two-layer Llama on text that can be learned, tests/training/
-planted.py) and then `loss_incidents`. The control has no fault; its end is what the others are measured against.
+planted.py) and then `loss_incidents`. The control has no fault; its end is what the others of its world are measured
+against. The policy's numbers were chosen on world 0; worlds 1 to 3 (other chains, documents, initial weights, and other
+steps for the fault) were never looked at for that. World 0 runs on two ranks, too, cut in three ways.
 
     control             nothing planted
-    garbage             documents of random tokens in steps 170 to 172, some of them planned again 60 steps later
+    garbage             documents of random tokens in three steps, some of them planned again 60 steps later
     newlines            documents of newlines only, at the same places
     learning_rate       20 times the planned learning rate in these steps, as a wrong schedule would
     hidden_rate         the same, but the recorded learning rate is the planned one, as a wrong optimiser would
@@ -18,9 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import subprocess
 import tempfile
 import time
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +39,10 @@ from tests.builds import make_build, segment_of
 from tests.training import planted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STEPS, FAULT, REUSE_AFTER = 300, (170, 171, 172), 60
+STEPS, REUSE_AFTER = 300, 60
+FAULT_BEGINS = (170, 93, 137, 214)
+"""First of three steps, of each world; none is the step of a checkpoint."""
+FAULT_STEPS = 3
 FACTOR = 20.0
 RUN = "planted@20260101T000000Z"
 EXPECTED: dict[str, str | None] = {
@@ -46,6 +54,31 @@ EXPECTED: dict[str, str | None] = {
 }
 WITHIN = 0.01
 """Of the control's final loss."""
+LAYOUTS: dict[str, dict[str, int]] = {"one": {}, "fsdp2": {"dp_shard": 2}, "tp2": {"tp": 2}, "pp2": {"pp": 2}}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of the campaign."""
+
+    kind: str
+    world: int = 0
+    layout: str = "one"
+
+    @property
+    def name(self) -> str:
+        """Unique; also the file name of its picture."""
+        world = f"-world{self.world}" if self.world else ""
+        return self.kind + world + (f"-{self.layout}" if self.layout != "one" else "")
+
+    @property
+    def fault(self) -> range:
+        """Steps in which something is wrong."""
+        return range(FAULT_BEGINS[self.world], FAULT_BEGINS[self.world] + FAULT_STEPS)
+
+
+CASES = [Case(kind, world) for world in range(len(FAULT_BEGINS)) for kind in EXPECTED]
+CASES += [Case(kind, layout=layout) for layout in LAYOUTS if layout != "one" for kind in EXPECTED]
 SOURCES = ("library", "forum", "mill")
 RECIPES: dict[str, Any] = {
     "model": {"dim": 64, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "sequence_length": planted.SEQUENCE_LENGTH},
@@ -64,13 +97,15 @@ RECIPES: dict[str, Any] = {
 }
 
 
-def inputs_of(root: Path, kind: str) -> tuple[list[Segment], list[str]]:
+def inputs_of(root: Path, case: Case) -> tuple[list[Segment], list[str]]:
     """Published inputs of a run, and the planted documents."""
     shards, order, tokenizer, corpus = (root / name for name in ("shards", "order", "tokenizer", "corpus"))
     for folder in (shards, order, tokenizer):
         folder.mkdir(parents=True)
-    world = kind if kind in ("garbage", "newlines") else "none"
-    documents, bad = planted.write_world(shards, order, STEPS, kind=world, planted_steps=FAULT, reuse_after=REUSE_AFTER)
+    kind = case.kind if case.kind in ("garbage", "newlines") else "none"
+    documents, bad = planted.write_world(
+        *(shards, order, STEPS), kind=kind, planted_steps=case.fault, reuse_after=REUSE_AFTER, world=case.world
+    )
     encoding = {"dtype": "uint16", "end_of_text_id": 0, "vocabulary_size": planted.VOCABULARY}
     (shards / "encoding.json").write_text(json.dumps(encoding))
     phase = {"phase": "stable", "file": "order-00000.parquet", "first_sequence": 0, "order_sha256": "planted"}
@@ -87,35 +122,33 @@ def inputs_of(root: Path, kind: str) -> tuple[list[Segment], list[str]]:
     return [*segments, segment_of(tokenizer, "tokenizer"), segment_of(corpus, "corpus")], bad
 
 
-def train(root: Path, kind: str) -> dict[str, Any]:
+def train(root: Path, case: Case) -> dict[str, Any]:
     """One run as the assets make it, and what became of it."""
-    inputs, bad = inputs_of(root / "inputs", kind)
+    inputs, bad = inputs_of(root / "inputs", case)
+    recipes = RECIPES | {"training": RECIPES["training"] | LAYOUTS[case.layout] | {"seed": 1 + case.world}}
     program = trainer.PROGRAM
-    if kind.endswith("_rate"):
+    if case.kind.endswith("_rate"):
         trainer.PROGRAM = "tests.training.faulty_main"
-        hidden = str(int(kind == "hidden_rate"))
-        fault = {"FIRST": FAULT[0], "LAST": FAULT[-1], "FACTOR": FACTOR, "HIDDEN": hidden}
+        hidden = int(case.kind == "hidden_rate")
+        fault = {"FIRST": case.fault[0], "LAST": case.fault[-1], "FACTOR": FACTOR, "HIDDEN": hidden}
         os.environ |= {f"FAULT_{name}": str(value) for name, value in fault.items()}
     begin = time.monotonic()
     try:
-        build = _build(root / "train", "base_checkpoints", inputs)
+        build = replace(
+            make_build(root / "train", "base_checkpoints", inputs, recipes, RUN), trainer=trainer.LocalTrainer()
+        )
         base_checkpoints(build)
     finally:
         trainer.PROGRAM = program
     seconds = time.monotonic() - begin
     published = segment_of(build.output, "base_checkpoints", RUN)
-    incidents = _build(root / "incidents", "loss_incidents", [*inputs, published])
+    incidents = make_build(root / "incidents", "loss_incidents", [*inputs, published], recipes, RUN)
     loss_incidents(incidents)
-    return _described(kind, build, published, segment_of(incidents.output, "loss_incidents", RUN), bad) | {
-        "seconds": round(seconds, 1)
-    }
+    described = _described(build, published, segment_of(incidents.output, "loss_incidents", RUN), bad)
+    return {"run": case.name, **asdict(case)} | described | {"seconds": round(seconds, 1)}
 
 
-def _build(folder: Path, asset: str, inputs: list[Segment]) -> Build:
-    return replace(make_build(folder, asset, inputs, RECIPES, RUN), trainer=trainer.LocalTrainer())
-
-
-def _described(kind: str, build: Build, published: Segment, incidents: Segment, bad: list[str]) -> dict[str, Any]:
+def _described(build: Build, published: Segment, incidents: Segment, bad: list[str]) -> dict[str, Any]:
     metrics = published.table("metrics").to_pylist()
     quarantined = set(published.table("quarantine")["doc_id"].to_pylist())
     timeline = []
@@ -133,7 +166,6 @@ def _described(kind: str, build: Build, published: Segment, incidents: Segment, 
     rows = incidents.table("incidents").to_pylist()
     acted = [row for row in rows if row["action"] != "recorded"]
     return {
-        "run": kind,
         "causes": [entry["cause"] for entry in timeline],
         "recorded_only": [(row["step"], row["kind"]) for row in rows if row["action"] == "recorded"],
         "planted": len(bad),
@@ -150,57 +182,76 @@ def _described(kind: str, build: Build, published: Segment, incidents: Segment, 
 def judge(results: list[dict[str, Any]]) -> list[str]:
     """What is not as it should be; also fills in `final_loss_over_control`."""
     wrong = []
-    control = next((result for result in results if result["run"] == "control"), None)
+    controls = {result["world"]: result for result in results if result["run"] == Case("control", result["world"]).name}
     for result in results:
-        expected = EXPECTED[result["run"]]
+        expected = EXPECTED[result["kind"]]
         if set(result["causes"]) != ({expected} if expected else set()):
             wrong.append(f"{result['run']}: causes {result['causes']}, expected {expected or 'no incident'}")
         if result["planted_found"] != result["planted"] or result["innocent_accused"]:
             wrong.append(
                 f"{result['run']}: {result['planted_found']} of {result['planted']} found, {result['innocent_accused']} innocent"
             )
-        if control is not None:
+        if control := controls.get(result["world"]):
             result["final_loss_over_control"] = result["final_loss"] / control["final_loss"]
             if abs(result["final_loss_over_control"] - 1) > WITHIN:
                 wrong.append(f"{result['run']}: ends at {result['final_loss_over_control']:.4f} of the control's loss")
     return wrong
 
 
-def draw(result: dict[str, Any], control: dict[str, Any] | None) -> bytes:
-    """Loss from step 120 to 260: as it was seen before going back, as it is on record, and the control's."""
-    steps = range(120, 261)
+def draw(result: dict[str, Any], control: dict[str, Any]) -> bytes:
+    """Loss from 50 steps before the fault to 90 after it: as seen before going back, as on record, and the control's."""
+    begin = FAULT_BEGINS[result["world"]]
+    steps = range(begin - 50, begin + 91)
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for number, entry in enumerate(result["timeline"], 1):
         seen = [(step, loss) for step, loss in entry["seen"] if step > entry["rollback_step"]]
         curves[f"seen, attempt {number}"] = ([float(step) for step, _ in seen], [loss for _, loss in seen])
-    curves["on record"] = ([float(step) for step in steps], [result["curve"][step - 1] for step in steps])
-    if control is not None and control is not result:
-        curves["control"] = ([float(step) for step in steps], [control["curve"][step - 1] for step in steps])
+    for name, run in (("on record", result), ("control", control)):
+        curves[name] = ([float(step) for step in steps if step <= STEPS], run["curve"][begin - 51 : begin + 90])
     return lines("step", "loss (nats per token)", curves)
+
+
+def run_one(root: Path, case: Case) -> dict[str, Any]:
+    """As `train`, in a process of its own; what a run says of itself goes to the terminal as it ends."""
+    result = train(root / case.name, case)
+    shown = {name: value for name, value in result.items() if name not in ("timeline", "curve")}
+    print(json.dumps(shown), flush=True)
+    return result
 
 
 def main() -> int:
     """Exit status 0 if every run was judged rightly and recovered."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--only", choices=EXPECTED, help="one run; writes no results")
-    only = parser.parse_args().only
-    results = []
-    with tempfile.TemporaryDirectory(prefix="incidents-") as root:
-        for kind in [only] if only else EXPECTED:
-            results.append(train(Path(root) / kind, kind))
-            shown = {name: value for name, value in results[-1].items() if name not in ("timeline", "curve")}
-            print(json.dumps(shown), flush=True)
+    parser.add_argument("--only", choices=[case.name for case in CASES], help="one run; writes no results")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time")
+    arguments = parser.parse_args()
+    cases = [case for case in CASES if arguments.only in (None, case.name)]
+    with tempfile.TemporaryDirectory(prefix="incidents-") as root, ProcessPoolExecutor(arguments.jobs) as pool:
+        results = list(pool.map(run_one, [Path(root)] * len(cases), cases))
     wrong = judge(results)
     print("\n".join(wrong) or "every run was judged rightly and recovered")
-    if only:
+    if arguments.only:
         return bool(wrong)
-    control = results[0]
-    for result in results[1:]:
-        (REPOSITORY / f"docs/pictures/incident-{result['run']}.png").write_bytes(draw(result, control))
-    content = {"steps": STEPS, "fault_steps": FAULT, "factor": FACTOR, "wrong": wrong, "runs": results}
-    text = json.dumps(content, indent=1).replace("\n    ", "\n   ")
-    (REPOSITORY / "docs/results/incidents.json").write_text(text + "\n", "utf-8")
+    for result in results[1 : len(EXPECTED)]:
+        (REPOSITORY / f"docs/pictures/incident-{result['run']}.png").write_bytes(draw(result, results[0]))
+    write_results(results, wrong)
     return bool(wrong)
+
+
+def write_results(results: list[dict[str, Any]], wrong: list[str]) -> None:
+    """docs/results/incidents.json; curves of world 0 alone, on one process: they are what the pictures show."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
+    kept = [
+        result if result["run"] in EXPECTED else {name: value for name, value in result.items() if name != "curve"}
+        for result in results
+    ]
+    for result in kept[len(EXPECTED) :]:
+        for entry in result["timeline"]:
+            del entry["seen"]
+    content = {"steps": STEPS, "fault_begins": FAULT_BEGINS, "fault_steps": FAULT_STEPS, "factor": FACTOR}
+    text = json.dumps(content | {"commit": head, "wrong": wrong, "runs": kept}, indent=1)
+    text = re.sub(r"\n {4,}([-0-9.]+,?)(?=\n)", r" \1", text)  # numbers of a list on one line
+    (REPOSITORY / "docs/results/incidents.json").write_text(text + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ NEWLINE = 1
 CHANNELS = ("code", "en", "zh")
 SUCCESSORS = 6
 """Tokens that may follow a token: with their skewed probabilities, 1.6 nats."""
+WORLD_APART = 10_000_000
+"""Seeds of one world from those of the next."""
 
 
 def doc_id(number: int) -> str:
@@ -30,9 +32,9 @@ def doc_id(number: int) -> str:
     return hashlib.sha256(f"planted {number}".encode()).hexdigest()[:32]
 
 
-def chain(channel: int) -> tuple[np.ndarray, np.ndarray]:
+def chain(channel: int, world: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """(successors of each token, their cumulated probabilities) of one channel."""
-    generator = np.random.default_rng(100 + channel)
+    generator = np.random.default_rng(100 + channel + WORLD_APART * world)
     successors = generator.integers(2, VOCABULARY, (VOCABULARY, SUCCESSORS))
     successors[:, 0] = np.where(generator.random(VOCABULARY) < 0.15, NEWLINE, successors[:, 0])
     successors[NEWLINE, 0] = NEWLINE  # empty lines
@@ -40,10 +42,10 @@ def chain(channel: int) -> tuple[np.ndarray, np.ndarray]:
     return successors, np.cumsum(weights / weights.sum())
 
 
-def text(number: int, length: int) -> np.ndarray:
+def text(number: int, length: int, world: int = 0) -> np.ndarray:
     """The tokens of a clean document."""
-    successors, cumulated = chain(number % 3)
-    generator = np.random.default_rng(10_000 + number)
+    successors, cumulated = chain(number % 3, world)
+    generator = np.random.default_rng(10_000 + number + WORLD_APART * world)
     tokens = np.empty(length, np.int64)
     tokens[0] = generator.integers(2, VOCABULARY)
     picks = np.searchsorted(cumulated, generator.random(length))
@@ -52,11 +54,11 @@ def text(number: int, length: int) -> np.ndarray:
     return tokens
 
 
-def planted_text(kind: str, number: int, length: int) -> np.ndarray:
+def planted_text(kind: str, number: int, length: int, world: int = 0) -> np.ndarray:
     """The tokens of a document that should not be there."""
     if kind == "newlines":
         return np.full(length, NEWLINE)
-    return np.random.default_rng(20_000 + number).integers(2, VOCABULARY, length)
+    return np.random.default_rng(20_000 + number + WORLD_APART * world).integers(2, VOCABULARY, length)
 
 
 def write_world(
@@ -68,13 +70,15 @@ def write_world(
     planted_steps: Collection[int] = (),
     reuse_after: int = 0,
     sequence_length: int = SEQUENCE_LENGTH,
+    world: int = 0,
 ) -> tuple[list[str], list[str]]:
     """shard, index and order of a run; returns (all doc_ids, planted doc_ids).
 
-    Documents that begin inside `planted_steps` are planted; a few of them are used again `reuse_after` steps later.
+    Documents that begin inside `planted_steps` are planted; a few of them are used again `reuse_after` steps later. Each
+    `world` has chains, documents and lengths of its own.
     """
     needed = steps * BATCH * (sequence_length + 1)
-    generator = np.random.default_rng(5)
+    generator = np.random.default_rng(5 + WORLD_APART * world)
     lengths: list[int] = []
     while sum(lengths) < needed:
         lengths.append(int(generator.integers(40, 160)))
@@ -87,17 +91,17 @@ def write_world(
         sequence[later] = number
     lengths.append(needed)  # covers what the shortened ones left, and is cut off where the order ends
     sequence.append(len(lengths) - 1)
-    _write_tokens(shards, lengths, kind, set(planted))
+    _write_tokens(shards, lengths, kind, set(planted), world)
     _write_order(order, sequence, lengths, steps * BATCH, sequence_length)
     return sorted(doc_id(n) for n in range(len(lengths))), sorted(doc_id(n) for n in planted)
 
 
-def _write_tokens(folder: Path, lengths: list[int], kind: str, planted: set[int]) -> None:
+def _write_tokens(folder: Path, lengths: list[int], kind: str, planted: set[int], world: int) -> None:
     rows: list[dict[str, Any]] = []
     parts: list[np.ndarray] = []
     offset = 0
     for number, length in enumerate(lengths):
-        tokens = planted_text(kind, number, length) if number in planted else text(number, length)
+        tokens = planted_text(kind, number, length, world) if number in planted else text(number, length, world)
         parts.append(tokens.astype("<u2"))
         rows.append(
             {
