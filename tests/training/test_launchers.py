@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from orchestration.config import ConfigError, validate
 from orchestration.resources import kubernetes_training, trainer
 from orchestration.resources.kubernetes_training import job_name, pytorch_job
 from orchestration.resources.slurm_training import sbatch_script
-from orchestration.resources.trainer import LocalTrainer
+from orchestration.resources.trainer import LocalTrainer, launch
 from orchestration.resources.training_failure import StopWithoutProgress, WorkerLostError, failure
 from orchestration.resources.training_place import KubernetesTraining, SlurmTraining, TrainingPlace
 from tests.campaigns.slurm import SlurmUnavailableError, slurm
@@ -119,20 +120,36 @@ def test_the_job_script_starts_one_torchrun_per_node(data: Path, tmp_path: Path)
         sbatch_script(options, tmp_path / "r.json", request | {"parallelism": {"dp_shard": 3}}, tmp_path, {})
 
 
-def test_a_real_slurm_trains_the_same_run(
+def test_a_real_slurm_trains_the_same_run_also_when_it_puts_the_job_back(
     undisturbed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = TrainingPlace.model_validate({"launcher": "slurm", "slurm": SLURM})
-    request = write_request(tmp_path, tiny_request(data, tmp_path / "out"))
+    """The rank hangs after step 5; `scontrol requeue`, as after a lost node and as before the time limit."""
+    place = TrainingPlace.model_validate({"launcher": "slurm", "slurm": SLURM, "restarts": 0})
+    output, work = tmp_path / "out", tmp_path / "work"
+    request = write_request(tmp_path, tiny_request(data, output))
+    monkeypatch.setattr(trainer, "PROGRAM", STOPPING)
+    for name, value in {"STOP_AFTER_STEP": "5", "STOP_HOW": "hang", "STOP_ONCE": str(tmp_path / "once")}.items():
+        monkeypatch.setenv(name, value)
+    put_back: list[str] = []
+
+    def look() -> None:
+        if not put_back and (tmp_path / "once").exists():
+            put_back.append((work / "slurm_job").read_text())
+            subprocess.run(["scontrol", "requeue", put_back[0]], check=True)
+        elif put_back:  # Slurm lets it wait for the lifetime of a credential, two minutes: no need to here
+            subprocess.run(["scontrol", "update", f"jobid={put_back[0]}", "StartTime=now"], capture_output=True)
+
     try:
         with slurm(tmp_path / "slurm") as environment:
             monkeypatch.setenv("SLURM_CONF", environment["SLURM_CONF"])
-            LocalTrainer(place).run(request, tmp_path / "work", SilentProgress())
+            launch(request, work, SilentProgress(), place, on_poll=look)
     except SlurmUnavailableError as error:
         pytest.skip(str(error))
-    assert exact(tmp_path / "out") == exact(undisturbed)
-    assert weights(tmp_path / "out") == weights(undisturbed)
-    assert not (tmp_path / "work/slurm_job").exists()
+    assert put_back
+    assert exact(output) == exact(undisturbed)
+    assert weights(output) == weights(undisturbed)
+    assert len((output / "attempts.jsonl").read_text().splitlines()) == 2
+    assert not (work / "slurm_job").exists()
 
 
 def known_keys(content: dict[str, Any], model: Any) -> dict[str, Any]:
