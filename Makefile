@@ -26,7 +26,7 @@ ui: $(INSTALLED) ## the graph in the browser
 	@$(BIN)/headwater ui
 
 test: $(INSTALLED) ## all tests
-	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --durations 10
+	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph
 	@$(BIN)/ruff check

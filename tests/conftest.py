@@ -13,6 +13,19 @@ from tests.end_to_end.harness import STAMP, Home
 from tests.end_to_end.site import make_site, serve
 
 
+LONG_FIRST = ("tests/end_to_end/", "tests/test_docs", "tests/training/", "tests/test_equality_law")
+"""Files that take minutes. Begun last, one of them would keep one worker busy and the others idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order of the files; inside a file nothing changes."""
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, begin in enumerate(LONG_FIRST) if item.nodeid.startswith(begin)), len(LONG_FIRST))
+
+    items.sort(key=place)
+
+
 @dataclass(frozen=True)
 class Built:
     """A finished build: its home, the site behind it, and what the command said."""

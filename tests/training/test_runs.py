@@ -177,7 +177,8 @@ def test_another_run_in_the_same_folder_is_refused(undisturbed: Path, data: Path
 def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signal.Signals) -> None:
     request = write_request(tmp_path, tiny_request(data, tmp_path / "out", parallelism={"dp_shard": 2}))
     code = (
-        "import sys; from pathlib import Path; from assets.build import SilentProgress\n"
+        "import signal, sys; from pathlib import Path; from assets.build import SilentProgress\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
         "from orchestration.resources import trainer\n"
         f"trainer.PROGRAM = {STOPPING!r}\n"
         "trainer.LocalTrainer().run(Path(sys.argv[1]), Path(sys.argv[1]).parent, SilentProgress())"
