@@ -225,6 +225,9 @@ class Build:
     """The accepted version of this same asset and partition, if there is one."""
     base: Base | None = None
     """`previous`, if the same code and recipe made it: the build may update it instead of starting afresh."""
+    others: Sequence[Segment] = ()
+    """Other partitions of this asset that the same code made, the newest first, where the asset is `resumable`: what they
+    computed may be taken over as long as the result is the same without."""
     trainer: TrainerLauncher | None = None
     fingerprint: str = ""
 

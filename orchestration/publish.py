@@ -21,12 +21,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from assets.build import Base, Build, BuildError, Extension, Progress, Segment, StageReport, TrainerLauncher
+from assets.build import Build, BuildError, Extension, Progress, Segment, StageReport, TrainerLauncher
 from orchestration import report_json
 from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment
 from orchestration.compaction import Packs
 from orchestration.config import Config
 from orchestration.digest import DIGESTS, HIDDEN, MANIFEST, REPORT, FileDigest, FolderDigest, digest_folder
+from orchestration.earlier_builds import base_of, others_of
 from orchestration.evidence import accept, evidence
 from orchestration.identity import Identity, identity
 from orchestration.resources.curation import CurationExecutor
@@ -236,7 +237,8 @@ class Publisher:
             executor=CurationExecutor(self.config.profile),
             progress=self.progress,
             previous=accepted,
-            base=_base(accepted, wanted),
+            base=base_of(accepted, wanted),
+            others=others_of(self.store, stage, partition, catalog, wanted),
             trainer=self.trainer,
             fingerprint=wanted.fingerprint,
         )
@@ -361,15 +363,6 @@ class Publisher:
             file.write(str(os.getpid()))
             file.flush()
             yield
-
-
-def _base(accepted: Segment | None, wanted: Identity) -> Base | None:
-    """The accepted version, if everything but its inputs is as it would be now."""
-    if accepted is None:
-        return None
-    then = accepted.manifest["identity"]
-    same = all(then[name] == getattr(wanted, name) for name in ("config", "code", "libraries", "recipes"))
-    return Base(accepted, then["inputs"]) if same else None
 
 
 def builder(stage: Stage) -> Any:

@@ -17,22 +17,20 @@ import datetime
 import json
 import logging
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_saver import save as write_checkpoint
 from torch.distributed.checkpoint.stateful import Stateful
 from torchtitan.components.checkpoint import CheckpointManager
 
+from training.branching import heldout_sha256, take_over
 from training.checkpoint_files import (
     KEPT_ROLLING,
     MARKER,
@@ -55,6 +53,7 @@ from training.checkpoint_files import (
     step_of,
 )
 from training.durable_files import fsync, write_durably
+from training.environment import environment
 from training.errors import CheckpointDamagedError, CheckpointSaveError, ResumeMismatchError
 from training.hf_export import export_hf
 from training.request import TrainRequest
@@ -81,16 +80,22 @@ class ListedCheckpoints(CheckpointManager):
         """How long the last save held the step."""
 
     def load(self, step: int = -1) -> bool:
-        """Continue from the newest whole checkpoint of the run, else from `resume_from`, else start anew."""
+        """Continue from the newest whole checkpoint of the run, else from `resume_from` or a branch, else start anew."""
         folder, aside = self._own_checkpoint()
+        taken_over: str | None = None
         if folder is None and self._request.resume_from is not None:
             folder = self._checked_resume_from(self._request.resume_from)
+        elif folder is None and self._request.branch_from:
+            taken_over = self._told_by_rank_0(take_over(self._request) if dist.get_rank() == 0 else None)
+            if taken_over is not None:
+                folder, damaged = self._own_checkpoint()
+                aside += damaged
         if folder is not None:
             check_resumable(folder, self._request)
             states = self._states_to_load(model_only=False)
             self.dcp_load(states, checkpoint_id=str(folder / "dcp"), from_hf=False, from_quantized=False)
         if dist.get_rank() == 0:
-            self._record_attempt(folder, aside)
+            self._record_attempt(folder, aside, taken_over)
         return folder is not None
 
     def _own_checkpoint(self) -> tuple[Path | None, list[dict[str, Any]]]:
@@ -142,11 +147,12 @@ class ListedCheckpoints(CheckpointManager):
         dist.all_gather_object(found, damage_of(folder, dist.get_rank(), dist.get_world_size()), group=self.pg)
         return first_damage(found)
 
-    def _record_attempt(self, folder: Path | None, aside: list[dict[str, Any]]) -> None:
+    def _record_attempt(self, folder: Path | None, aside: list[dict[str, Any]], taken_over: str | None) -> None:
         line = {
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "resumed_from": folder.name if folder else None,
             "step": read_marker(folder)["step"] if folder else 0,
+            "taken_over_from": taken_over,
             "restarted_after": os.environ.get("HEADWATER_RESTARTED_AFTER"),
             "set_aside": aside,
         }
@@ -226,6 +232,7 @@ class ListedCheckpoints(CheckpointManager):
             "identity": request.identity(),
             "request": request.portable(),
             "job_config": self._job_config,
+            "heldout_sha256": heldout_sha256(request),
             "environment": environment(),
         }
         if step in request.checkpoint_steps:
@@ -264,15 +271,3 @@ def _cause(error: BaseException) -> str:
     while under is not None and not isinstance(under, OSError):
         under = under.__cause__ or under.__context__
     return f"{type(under or error).__name__}: {under or error}"
-
-
-def environment() -> dict[str, Any]:
-    """What the numbers of a run may depend on besides its request."""
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "ranks": dist.get_world_size() if dist.is_initialized() else 1,
-        "threads": torch.get_num_threads(),
-        "libraries": {name: version(name) for name in ("torch", "torchtitan", "numpy", "pyarrow", "safetensors")},
-    }

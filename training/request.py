@@ -218,6 +218,9 @@ class TrainRequest(_Strict):
     resume_from: Path | None = None
     """A complete checkpoint folder elsewhere, of the same run or of the stable phase of one that differs in its decay
     alone; used when `output` holds none."""
+    branch_from: tuple[Path, ...] = ()
+    """Outputs of other runs, the most wanted first. What one of them trained that is this run until its decay begins is
+    taken over when `output` holds no checkpoint; the result is the same without (training/branching.py)."""
     start_from_hf: HfStart | None = None
     """Used at step 0, in place of random initial weights."""
     incidents: IncidentPolicy | None = None
@@ -323,7 +326,13 @@ class TrainRequest(_Strict):
         """The request without the paths of this machine: what a published checkpoint may say of it."""
         content = self.model_dump(
             mode="json",
-            exclude={"output": True, "watch": {"heldout"}, "resume_from": True, "start_from_hf": {"folder"}},
+            exclude={
+                "output": True,
+                "watch": {"heldout"},
+                "resume_from": True,
+                "branch_from": True,
+                "start_from_hf": {"folder"},
+            },
         )
         content["data"] = {
             "order_fingerprint": self.data.order_fingerprint,
@@ -347,6 +356,7 @@ class TrainRequest(_Strict):
             "state_steps",
             "output",
             "resume_from",
+            "branch_from",
             "incidents",
             "watch",
             "threads",

@@ -25,22 +25,34 @@ def check_resumable(folder: Path, request: TrainRequest) -> None:
     in `resume_from`: so several decays branch off one stable phase. One of the decay phase by its own alone.
     """
     marker = read_marker(folder)
+    decay_after, different = differences(marker, request, other_run=folder == request.resume_from)
+    if different:
+        begun = (
+            ""
+            if marker["step"] <= decay_after
+            else f" (its decay phase, or that of the request, begins after step {decay_after})"
+        )
+        raise ResumeMismatchError(
+            f"checkpoint {folder.name} of run {marker['identity']['run']}{begun} cannot be continued with this request, which "
+            f"differs in {'; '.join(different)}. Start with an empty output folder, or restore the values of the checkpoint"
+        )
+
+
+def differences(marker: dict[str, Any], request: TrainRequest, *, other_run: bool) -> tuple[int, list[str]]:
+    """(last step before either decay phase, each field that keeps the request from continuing the marker's checkpoint).
+
+    `other_run`: its name may be another one, as long as no decay has begun.
+    """
     saved, wanted = _flat(marker["identity"]), _flat(request.identity())
     decay_after = min(saved["schedule.total_steps"] - saved["schedule.decay_steps"], request.schedule.stable_until)
     free: set[str] = set()
     if marker["step"] <= decay_after:
-        free.update(DECAY_DECIDES, ("run",) if folder == request.resume_from else ())
-    different = [
+        free.update(DECAY_DECIDES, ("run",) if other_run else ())
+    return decay_after, [
         f"{k}: {saved.get(k)!r} -> {wanted.get(k)!r}"
         for k in sorted((saved | wanted).keys() - free)
         if saved.get(k) != wanted.get(k)
     ]
-    if different:
-        begun = "" if free else f" (its decay phase, or that of the request, begins after step {decay_after})"
-        raise ResumeMismatchError(
-            f"checkpoint {folder.name} of run {saved['run']}{begun} cannot be continued with this request, which "
-            f"differs in {'; '.join(different)}. Start with an empty output folder, or restore the values of the checkpoint"
-        )
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from assets.build import Build, BuildError, Sample, Segment, StageReport
+from assets.build import Build, BuildError, Sample, StageReport
 from assets.schemas import AMENDMENTS, CHECKPOINTS, HELDOUT, INCIDENTS, LAYERS, METRICS, QUARANTINE
 from assets.tables import write_table
+from assets.training.branches import branch_folders
 from assets.training.heldout import WatchRecipe, heldout_sample
 from assets.training.incidents import (
     IncidentsRecipe,
@@ -58,8 +58,7 @@ def compute_plan(build: Build) -> StageReport:
 
     model, training = build.recipe("model", ModelRecipe), build.recipe("training", TrainingRecipe)
     order = build.one("order_manifest")
-    sequences = _sequences(order)
-    check_order_covers(order, sequences, training)
+    check_order_covers(order, training)
     size = vocabulary_size(build.one("tokenizer"))
     problems = layout_problems(model, training, padded_vocabulary(size))
     if problems:
@@ -90,13 +89,6 @@ def compute_plan(build: Build) -> StageReport:
     )
 
 
-def _sequences(order: Segment) -> list[int]:
-    found: set[int] = set()
-    for batch in order.batches("order", ["sequence"], rows=65536):
-        found.update(pc.unique(batch.column("sequence")).to_pylist())
-    return sorted(found)
-
-
 def base_checkpoints(build: Build) -> StageReport:
     """Train, or go on where an interrupted attempt left its last complete checkpoint; then read back what it left."""
     request = train_request(
@@ -114,6 +106,7 @@ def base_checkpoints(build: Build) -> StageReport:
     if build.all("mixture_manifest"):
         watch = build.recipe("watch", WatchRecipe)
         request["watch"] = heldout_sample(build.one("mixture_manifest"), watch, length, build.scratch)
+    request["branch_from"] = branch_folders(build.others, request, build.scratch)
     if build.trainer is None:
         raise BuildError("base_checkpoints needs a launcher of the training program; this build was given none")
     build.trainer.run(write_request(build.scratch, request), build.scratch, build.progress)
@@ -160,6 +153,7 @@ def _training_report(
         | {
             "parameters": checkpoints[-1]["parameters"],
             "attempts": len(attempts),
+            "steps_taken_over": max((each["step"] for each in attempts if each["taken_over_from"]), default=0),
             "damaged_checkpoints": sum(len(attempt["set_aside"]) for attempt in attempts),
         },
         samples=[
@@ -183,7 +177,10 @@ def _training_report(
 
 def _attempt(attempt: dict[str, Any]) -> tuple[str, str, str]:
     aside = "; ".join(f"{found['checkpoint']}: {found['reason']}" for found in attempt["set_aside"])
-    return attempt["at"], attempt["resumed_from"] or "the start", aside or "nothing"
+    begun = attempt["resumed_from"] or "the start"
+    if attempt["taken_over_from"]:
+        begun += f" of {attempt['taken_over_from']}, the same until the decay"
+    return attempt["at"], begun, aside or "nothing"
 
 
 def _scaled(values: list[float]) -> list[float]:

@@ -1,10 +1,11 @@
 """How many bytes one rank holds at the worst moment of a training step, from the recipe alone.
 
-A step has three kinds of worst moment, and the estimate is the largest of them over the ranks of a pipeline:
+A step has four kinds of worst moment, and the estimate is the largest of them over the ranks of a pipeline:
 
     loss      every saved activation, and the copies that the loss makes of the logits
     inside    one layer's backward pass: its parameters gathered, its activations, the gradients of its SwiGLU
     after     the end of that layer's backward pass: its gradients whole, not yet scattered
+    update    the optimiser's step, when the layers are measured: the weights of before it are still there
 
 Beside them stand the rank's shares of parameters, gradients and AdamW's two averages, always float32.
 
@@ -46,20 +47,29 @@ class Memory:
     """Parameters and gradients of whole layers that FSDP gathers and scatters, buckets of replicas, autocast's casts."""
     pipeline: int
     """What the stages of a pipeline send each other, kept for each micro-batch of the step."""
+    watch: int = 0
+    """The weights of before an update that is measured (training/layers.py)."""
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.state + self.gradients + self.activations + self.loss + self.gathered + self.pipeline
+        held = self.state + self.gradients + self.activations + self.loss
+        return held + self.gathered + self.pipeline + self.watch
 
 
 class _Rank:
     """The sizes of one pipeline rank, in bytes."""
 
     def __init__(
-        self, model: ModelRecipe, training: TrainingRecipe, vocabulary: int, device: Device, parts: list[Part]
+        self,
+        model: ModelRecipe,
+        training: TrainingRecipe,
+        vocabulary: int,
+        device: Device,
+        watched: bool,
+        parts: list[Part],
     ) -> None:
-        self.model, self.training, self.device, self.parts = model, training, device, parts
+        self.model, self.training, self.device, self.watched, self.parts = model, training, device, watched, parts
         self.width = FLOAT32 if training.precision == "float32" else 2
         self.sharded = training.dp_shard * training.cp > 1
         self.autocast = training.precision == "bfloat16" and not self.sharded
@@ -76,7 +86,12 @@ class _Rank:
     @property
     def whole(self) -> int:
         """Parameters that this rank works with."""
-        return self.layers * self.layer + sum(part.first + part.last for part in self.parts) * self.table
+        return self.layers * self.layer + self.tables * self.table
+
+    @property
+    def tables(self) -> int:
+        """How many of embedding and output this rank has."""
+        return sum(part.first + part.last for part in self.parts)
 
     @property
     def own(self) -> int:
@@ -122,7 +137,16 @@ class _Rank:
 
     def moments(self) -> list[Memory]:
         """The candidates for the worst moment; one of them is."""
-        return [moment for waiting, held, grows in self._phases() for moment in self._moments(waiting, held, grows)]
+        computing = [
+            moment for waiting, held, grows in self._phases() for moment in self._moments(waiting, held, grows)
+        ]
+        return [*computing, self._update()] if self.watched else computing
+
+    def _update(self) -> Memory:
+        own, shard = FLOAT32 * self.own, self.training.dp_shard * self.training.cp
+        largest = max(self.table if self.tables else 0, self.model.dim * self.model.ffn_dim // self.training.tp)
+        copies = own + FLOAT32 * largest // shard  # and the difference of one parameter at a time
+        return Memory("update", STATE_BYTES * self.own, own, 0, 0, 0, self._pipeline_bytes(), copies)
 
     def _phases(self) -> list[tuple[int, int, bool]]:
         """Bytes of waiting micro-batches, bytes of gradients when a backward pass begins, and whether that adds to them."""
@@ -199,13 +223,19 @@ class _Rank:
 
 
 def memory_per_rank(
-    model: ModelRecipe, training: TrainingRecipe, vocabulary: int, device: Device = "cuda"
+    model: ModelRecipe,
+    training: TrainingRecipe,
+    vocabulary: int,
+    device: Device = "cuda",
+    *,
+    watched: bool = True,
 ) -> list[Memory]:
     """The worst moment of each rank of a pipeline (one, without): the first has the embedding, the last the loss.
 
-    Ranks that differ in data, tensor or context parallel alone hold the same. `vocabulary` is the padded size.
+    Ranks that differ in data, tensor or context parallel alone hold the same. `vocabulary` is the padded size; `watched`:
+    layers are measured every so many steps, as they are unless the recipe says never.
     """
-    ranks = [_Rank(model, training, vocabulary, device, parts) for parts in pipeline_parts(model, training)]
+    ranks = [_Rank(model, training, vocabulary, device, watched, parts) for parts in pipeline_parts(model, training)]
     return [max(rank.moments(), key=lambda memory: memory.total) for rank in ranks]
 
 

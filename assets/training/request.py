@@ -8,10 +8,11 @@ checked here, before anything is built, in the recipe's own words.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -324,11 +325,21 @@ def write_request(folder: Path, request: Mapping[str, Any]) -> Path:
     return path
 
 
-def check_order_covers(order: Segment, sequences: Sequence[int], training: TrainingRecipe) -> None:
-    """Raises BuildError unless the order plans exactly the sequences 0, 1, ... that the schedule reads."""
-    if len(sequences) != training.sequences or (sequences and sequences[-1] != training.sequences - 1):
+def check_order_covers(order: Segment, training: TrainingRecipe) -> None:
+    """Raises BuildError unless the order plans exactly the sequences 0, 1, ... that the schedule reads, in order."""
+    planned = 0
+    for batch in order.batches("order", ["sequence"], rows=65536):
+        found = batch.column("sequence").to_numpy()
+        steps = np.diff(found, prepend=planned - 1)
+        if (gap := int(np.argmax((steps < 0) | (steps > 1)))) or not 0 <= steps[0] <= 1:
+            raise BuildError(
+                f"order_manifest {order.partition}: sequence {found[gap]} comes after {found[gap] - steps[gap]}, but "
+                "sequences follow each other without a gap; build order_manifest again"
+            )
+        planned = int(found[-1]) + 1
+    if planned != training.sequences:
         raise BuildError(
-            f"order_manifest {order.partition} plans {len(sequences)} sequences, but total_steps ({training.total_steps}) * "
+            f"order_manifest {order.partition} plans {planned} sequences, but total_steps ({training.total_steps}) * "
             f"global_batch_size ({training.global_batch_size}) = {training.sequences} are read: order and schedule must "
             "come from the same recipe; build order_manifest again"
         )

@@ -61,6 +61,8 @@ CASES: dict[str, tuple[dict[str, Any], int, dict[str, Any]]] = {
         256,
         {"dp_shard": 2, "local_batch_size": 2, "precision": "bfloat16"},
     ),
+    "layers measured": (SHAPE | {"sequence_length": 16}, VOCABULARY, {"local_batch_size": 1}),
+    "layers measured, FSDP2x2": (SHAPE | {"sequence_length": 16}, 8192, {"dp_shard": 2, "local_batch_size": 1}),
 }
 
 
@@ -118,8 +120,10 @@ def measure(folder: Path, case: str) -> list[Row]:
     folder.mkdir(parents=True)
     length, sequences = shape["sequence_length"], STEPS * training.global_batch_size
     tiny.write_order(folder, tiny.write_tokens(folder), sequences, sequence_length=length)
-    peaks = train_forked(folder, request(folder, training, shape, vocabulary), measure=True)
-    estimates = memory_per_rank(ModelRecipe(**shape), training, vocabulary, "cpu")
+    watched = case.startswith("layers measured")
+    content = request(folder, training, shape, vocabulary) | {"watch": {"layers_every_steps": int(watched)}}
+    peaks = train_forked(folder, content, measure=True)
+    estimates = memory_per_rank(ModelRecipe(**shape), training, vocabulary, "cpu", watched=watched)
     ranks_of_stage = training.ranks // training.pp  # the pipeline is the outermost axis of torchtitan's mesh
     rows = []
     for stage, estimate in enumerate(estimates):

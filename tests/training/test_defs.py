@@ -170,6 +170,20 @@ def test_under_dagster_metrics_are_observed_live_and_the_data_are_the_same(
     assert seen["version"] == data_version(build.output, report.volatile_files)
 
 
+def test_another_decay_takes_over_what_was_trained_before_it(
+    trained: tuple[Build, StageReport], inputs: list[Segment], tmp_path: Path
+) -> None:
+    versions = []
+    for name, others in (("afresh", []), ("branch", [segment_of(trained[0].output, "base_checkpoints", RUN)])):
+        build = build_of(tmp_path / name, "base_checkpoints", inputs, LocalTrainer(), min_lr_ratio=0.5)
+        report = base_checkpoints(replace(build, partition="other@20260101T000000Z", others=others))
+        versions.append(data_version(build.output, report.volatile_files))
+        attempts = next(sample for sample in report.samples if sample.title == "Attempts")
+    assert versions[0] == versions[1]
+    assert report.stats["steps_taken_over"] == 6
+    assert attempts.rows[0][1] == f"step-00000006 of {RUN}, the same until the decay"
+
+
 def test_without_a_launcher_the_build_says_so(inputs: list[Segment], tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="needs a launcher"):
         base_checkpoints(build_of(tmp_path, "base_checkpoints", inputs))

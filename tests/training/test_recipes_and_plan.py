@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
@@ -113,10 +115,22 @@ def test_the_vocabulary_is_read_from_the_tokenizer_and_padded(tmp_path: Path) ->
         vocabulary_size(tokenizer)
 
 
-def test_an_order_of_another_length_is_refused() -> None:
+def test_an_order_of_another_length_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "order.parquet"
     training = TrainingRecipe(total_steps=3, warmup_steps=0, decay_steps=0, early_checkpoint_steps=())
-    order = Segment("order_manifest", "demo@20260101T000000Z", "v1", {})
-    check_order_covers(order, list(range(24)), training)
-    for sequences in (list(range(23)), list(range(25)), [*range(23), 99]):
+
+    def check(sequences: list[int]) -> None:
+        pq.write_table(pa.table({"sequence": pa.array(sequences, pa.int64())}), path, row_group_size=5)
+        check_order_covers(Segment("order_manifest", "demo@20260101T000000Z", "v1", {path.name: path}), training)
+
+    check(sorted([*range(24), *range(24)]))  # a row per piece
+    for sequences in (list(range(23)), list(range(25))):
         with pytest.raises(BuildError, match="= 24 are read"):
-            check_order_covers(order, sequences, training)
+            check(sequences)
+    for sequences, says in (
+        ([*range(23), 99], "sequence 99 comes after 22"),
+        ([1, *range(24)], "sequence 1 comes after -1"),
+        ([*range(12), *range(24)], "sequence 0 comes after 11"),
+    ):
+        with pytest.raises(BuildError, match=says):
+            check(sequences)
