@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -116,13 +116,18 @@ def _inputs_table(inputs: Mapping[str, Mapping[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def main_file(asset: str, files: Sequence[str]) -> str:
+    """The file of the table that the asset is named after (base_checkpoints: checkpoints), else the first."""
+    return min(files, key=lambda name: (table_name(name) not in asset, name))
+
+
 def _schema_metadata(publication: Publication, store: VersionedStore) -> dict[str, Any]:
-    """Column schema and row count of the asset's first table."""
+    """Column schema and row count of the table that the asset is named after, else of its first."""
     manifest = publication.manifest
-    tables = sorted({table_name(name) for name in manifest["files"] if name.endswith(".parquet")})
-    if not tables:
+    files = [name for name in manifest["files"] if name.endswith(".parquet")]
+    if not files:
         return {}
-    first = next(name for name in sorted(manifest["files"]) if name.endswith(".parquet"))
+    first = main_file(manifest["asset"], files)
     stage = BY_NAME[manifest["asset"]]
     path = store.local_path(publication.commit, prefix(stage, manifest["partition"]) + first)
     schema = pq.ParquetFile(path).schema_arrow

@@ -11,7 +11,7 @@ from orchestration.digest import HIDDEN
 from orchestration.publish import Publisher, publish
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
-from orchestration.ui_metadata import materialization_metadata
+from orchestration.ui_metadata import main_file, materialization_metadata
 from tests.histories.building import write_config
 from tests.histories.world import render
 
@@ -44,3 +44,8 @@ def test_bytes_added_are_what_the_store_grew_by(tmp_path: Path) -> None:
     (first, size), (second, later_size) = shown
     assert first == size
     assert 0 < second < later_size
+
+
+def test_the_columns_shown_are_those_of_the_table_that_the_asset_is_named_after() -> None:
+    assert main_file("base_checkpoints", ["amendments.parquet", "checkpoints.parquet"]) == "checkpoints.parquet"
+    assert main_file("raw_crawl", ["captures-00001.parquet", "captures-00000.parquet"]) == "captures-00000.parquet"
