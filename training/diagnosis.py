@@ -22,6 +22,8 @@ from training.incidents import Cause
 
 FEWEST_OF_A_CHANNEL = 8
 """Reference documents of a channel below which all channels together are the reference."""
+SMALLEST_LOSS = 1e-4
+"""Nats per token; below it, text is simply known."""
 OFF_PLAN = 1.01
 """Ratio of the recorded to the planned learning rate: they are equal but for rounding."""
 RANKED = 50
@@ -82,14 +84,18 @@ class Window:
 def suspects_in(losses: pa.Table, window: Window, policy: IncidentPolicy, weights: str) -> list[Suspect]:
     """Documents from the window's begin on whose loss deviates as the incident does, the furthest first.
 
-    `losses` has sequence, doc_id, channel, tokens, loss for each piece; those before the window are the reference.
+    `losses` has sequence, doc_id, channel, tokens, loss for each piece; those before the window are the reference. A drop is
+    measured in logarithms: a loss ends at 0, which on its own scale may be less than six widths below the usual.
     """
+    falls = window.kind == "loss_drop"
     rows = [row for row in losses.to_pylist() if row["tokens"] >= policy.smallest_document_tokens]
+    for row in rows:
+        row["place"] = math.log(max(row["loss"], SMALLEST_LOSS)) if falls else row["loss"]
     reference = [row for row in rows if row["sequence"] < window.begin and math.isfinite(row["loss"])]
     usual: dict[str, tuple[float, float]] = {}
     for channel in {row["channel"] for row in rows}:
-        mine = [row["loss"] for row in reference if row["channel"] == channel]
-        values = mine if len(mine) >= FEWEST_OF_A_CHANNEL else [row["loss"] for row in reference]
+        mine = [row["place"] for row in reference if row["channel"] == channel]
+        values = mine if len(mine) >= FEWEST_OF_A_CHANNEL else [row["place"] for row in reference]
         if values:
             level = median(values)
             usual[channel] = level, SIGMA_PER_MAD * median(abs(value - level) for value in values)
@@ -97,12 +103,13 @@ def suspects_in(losses: pa.Table, window: Window, policy: IncidentPolicy, weight
     for row in rows:
         if row["sequence"] < window.begin or row["channel"] not in usual:
             continue
-        level, spread = usual[row["channel"]]
+        place, spread = usual[row["channel"]]
+        level = math.exp(place) if falls else place
         distance = row["loss"] - level
-        sigmas = distance / spread if spread else math.copysign(math.inf, distance)
+        sigmas = (row["place"] - place) / spread if spread else math.copysign(math.inf, distance)
         if not math.isfinite(row["loss"]):
             sigmas = distance = math.inf
-        towards = -sigmas if window.kind == "loss_drop" else sigmas
+        towards = -sigmas if falls else sigmas
         if towards > policy.document_sigmas and abs(distance) >= policy.smallest_document_change * level:
             suspect = Suspect(row["doc_id"], row["channel"], row["sequence"], row["loss"], level, sigmas, weights)
             if suspect.doc_id not in found or abs(sigmas) > abs(found[suspect.doc_id].sigmas):
@@ -134,9 +141,10 @@ def diagnose(
     of the window's sequences when they were trained on; `reference_trained` is the mean of those before it; `metrics` are
     the rows of the window's steps, with `planned_learning_rate` and `expected_gradient_norm`.
     """
-    candidates = suspects_in(then, window, policy, "then")
-    if good is not None:
-        candidates += suspects_in(good, window, policy, "good")
+    candidates = suspects_in(good, window, policy, "good") if good is not None else []
+    if good is None or window.kind == "loss_drop":
+        # Weights that a spike has spoilt find fault with clean text, too. What was learned by heart, only they know.
+        candidates += suspects_in(then, window, policy, "then")
     best: dict[str, Suspect] = {}
     for suspect in candidates:
         if suspect.doc_id not in best or abs(suspect.sigmas) > abs(best[suspect.doc_id].sigmas):

@@ -75,6 +75,32 @@ def test_documents_that_carry_the_deviation_are_the_cause(kind: str, loss: float
     assert finding.ranking[0]["doc_ids"] == [f"{finding.ranking[0]['sequence']}-{piece}" for piece in range(2)]
 
 
+def test_a_drop_to_nothing_stands_out_however_wide_the_usual_losses_are() -> None:
+    """Six widths below the usual loss would be less than none."""
+    generator = np.random.default_rng(3)
+    rows = losses({400: 0.05}).to_pylist()
+    for row in rows:
+        if row["doc_id"] != "400-0":
+            row["loss"] = 2.3 + generator.normal(0, 0.42)
+    found = suspects_in(pa.Table.from_pylist(rows), window("loss_drop"), POLICY, "good")
+    assert [suspect.doc_id for suspect in found] == ["400-0"]
+    assert found[0].expected == pytest.approx(2.3, abs=0.1)
+
+
+def test_weights_that_a_spike_has_spoilt_accuse_nobody_when_good_ones_are_there() -> None:
+    bad = dict.fromkeys((400, 401, 405, 410), 7.0)
+    finding = diagnose(
+        window(),
+        POLICY,
+        then=losses(bad | {415: 5.0}),
+        good=losses(bad),
+        trained=trained(bad),
+        reference_trained=3.1,
+        metrics=metrics(),
+    )
+    assert {suspect.doc_id for suspect in finding.suspects} == {f"{n}-0" for n in bad}
+
+
 def test_only_the_direction_of_the_incident_makes_a_suspect() -> None:
     table = losses({400: 0.3, 401: 9.0})
     assert [s.doc_id for s in suspects_in(table, window("loss_spike"), POLICY, "good")] == ["401-0"]
