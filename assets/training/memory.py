@@ -1,10 +1,11 @@
 """How many bytes one rank holds at the worst moment of a training step, from the recipe alone.
 
-A step has four kinds of worst moment, and the estimate is the largest of them over the ranks of a pipeline:
+A step has five kinds of worst moment, and the estimate is the largest of them over the ranks of a pipeline:
 
     loss      every saved activation, and the copies that the loss makes of the logits
     inside    one layer's backward pass: its parameters gathered, its activations, the gradients of its SwiGLU
     after     the end of that layer's backward pass: its gradients whole, not yet scattered
+    scatter   FSDP's sum of the gradient of a vocabulary's table, embedding or output, over its ranks
     update    the optimiser's step, when the layers are measured: the weights of before it are still there
 
 Beside them stand the rank's shares of parameters, gradients and AdamW's two averages, always float32.
@@ -140,7 +141,22 @@ class _Rank:
         computing = [
             moment for waiting, held, grows in self._phases() for moment in self._moments(waiting, held, grows)
         ]
-        return [*computing, self._update()] if self.watched else computing
+        return [*computing, *self._scatters(), *([self._update()] if self.watched else ())]
+
+    def _scatters(self) -> list[Memory]:
+        """The table's gradient, its copy in the order of the ranks and, with gloo, one more. With a pipeline the gradients
+        that are kept whole are more than that.
+        """
+        if not self.sharded or self.training.pp > 1:
+            return []
+        kept = sum(self.kept_layer_bytes(number) for number in range(self.layers))
+        copies = (self.width + FLOAT32 * (2 if self.device == "cpu" else 1)) * self.table
+        fixed, own = STATE_BYTES * self.own, FLOAT32 * self.own
+        ((_, held, _),) = self._phases()
+        return [  # the output's before all layers' backward passes, the embedding's after them
+            Memory("scatter", fixed, held, kept, 0, copies, 0),
+            Memory("scatter", fixed, own, 0, 0, copies, 0),
+        ]
 
     def _update(self) -> Memory:
         own, shard = FLOAT32 * self.own, self.training.dp_shard * self.training.cp
