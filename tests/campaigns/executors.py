@@ -29,6 +29,7 @@ from assets.documents.executor_slurm import SlurmCluster
 from assets.documents.executors import LocalProcesses
 from assets.documents.placement import RayOptions, SlurmOptions
 from orchestration.stages import BY_NAME, GROUPS
+from tests.campaigns.commit import commit
 from tests.campaigns.slurm import slurm
 from tests.documents.misbehaving import Misbehaving
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
@@ -97,7 +98,7 @@ def main() -> int:
         "runs": [{"executor": run.name, "seconds": round(run.seconds, 1)} for run in runs],
         "versions": first,
         "failures": [asdict(failure) for failure in failures],
-        "commit": _commit(),
+        "commit": commit(),
         "machine": f"{os.cpu_count()} CPUs",
     }
     RESULTS.write_text(json.dumps(summary, indent=1) + "\n")
@@ -164,11 +165,6 @@ def _shortened(message: str, says: str) -> str:
 def _environment(values: dict[str, str]) -> Iterator[None]:
     with patch.dict(os.environ, values):
         yield
-
-
-def _commit() -> str:
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from typing import Any
 import psutil
 
 from orchestration.store import git_refs, open_store
+from tests.campaigns.commit import commit
 from tests.end_to_end.site import page
 from tests.histories import building, replay
 from tests.histories.world import page_name, render
@@ -339,9 +340,7 @@ def report(rows: list[Row], calls: dict[str, int], versions: int, started: float
         "problems": problems,
         "table": table,
         "seconds": round(time.monotonic() - started),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True
-        ).stdout.strip(),
+        "commit": commit(),
         "machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
     }
     if len(rows) >= POINTS // 2:  # a look is no result

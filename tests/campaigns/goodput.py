@@ -13,7 +13,6 @@ import json
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from assets.build import SilentProgress
 from benchmarks import bench_loader
 from orchestration.resources.trainer import NO_RESTARTS, launch
 from orchestration.resources.training_place import TrainingPlace
+from tests.campaigns.commit import commit
 from tests.campaigns.killing import kill_one, victims
 from tests.end_to_end.harness import REPOSITORY
 from tests.training.running import read_metrics
@@ -117,7 +117,6 @@ def main() -> int:
         result = disturbed(root / "run", data, steps, rolling, arguments.kill_every_s, random.Random(1))
     kills = [kill for kill in result["kills"] if kill["killed"]]
     met = result["goodput"] >= GOAL and result["each_step_once"] and not result["orphans"] and bool(kills)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
     content = {
         "goal": f"goodput of at least {GOAL} with a kill every {arguments.kill_every_s:g} s; every step recorded once; no orphans",
         "met": met,
@@ -125,7 +124,7 @@ def main() -> int:
         "start_s": start_s,
         "rolling_every_steps": rolling,
         **result,
-        "commit": head.stdout.strip(),
+        "commit": commit(),
         "machine": f"{os.cpu_count()} cores",
     }
     RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.campaigns.commit import commit
 from tests.histories import replay
 from tests.histories.world import ANCHOR, History, contains, random_history
 
@@ -189,7 +190,6 @@ def write_table(
     histories: int, first_seed: int, failed: list[int], counts: Counter[str], started: float, processes: int
 ) -> None:
     """On the terminal, and (of at least half the campaign) docs/results/histories.json."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
     result = {
         "goal": f"{HISTORIES} random histories end in the data versions of a build from scratch and as the model says",
         "histories": counts["histories"],
@@ -197,7 +197,7 @@ def write_table(
         "seeds_that_differ": failed,
         "contained": dict(sorted(counts.items())),
         "seconds": round(time.monotonic() - started),
-        "commit": commit,
+        "commit": commit(),
         "machine": f"{processes} processes on {os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
     }
     if counts["histories"] >= HISTORIES // 2:  # a look is no result

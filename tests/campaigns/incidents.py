@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -37,6 +36,7 @@ from assets.tables import write_table
 from assets.training.defs import base_checkpoints, loss_incidents
 from orchestration.resources import trainer
 from tests.builds import make_build, segment_of
+from tests.campaigns.commit import commit
 from tests.training import planted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -241,7 +241,6 @@ def main() -> int:
 
 def write_results(results: list[dict[str, Any]], wrong: list[str]) -> None:
     """docs/results/incidents.json; curves of world 0 alone, on one process: they are what the pictures show."""
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True).stdout.strip()
     kept = [
         result if result["run"] in EXPECTED else {name: value for name, value in result.items() if name != "curve"}
         for result in results
@@ -250,7 +249,7 @@ def write_results(results: list[dict[str, Any]], wrong: list[str]) -> None:
         for entry in result["timeline"]:
             del entry["seen"]
     content = {"steps": STEPS, "fault_begins": FAULT_BEGINS, "fault_steps": FAULT_STEPS, "factor": FACTOR}
-    text = json.dumps(content | {"commit": head, "wrong": wrong, "runs": kept}, indent=1)
+    text = json.dumps(content | {"commit": commit(), "wrong": wrong, "runs": kept}, indent=1)
     text = re.sub(r"\n {4,}([-0-9.]+,?)(?=\n)", r" \1", text)  # numbers of a list on one line
     (REPOSITORY / "docs/results/incidents.json").write_text(text + "\n", "utf-8")
 

@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 
 from orchestration.stages import BY_NAME, GROUPS, STAGES
+from tests.campaigns.commit import commit
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
 from tests.end_to_end.site import make_site, serve
 
@@ -165,9 +166,7 @@ def main() -> int:
         "different": different,
         "orphans": orphans,
         "seconds": round(time.monotonic() - started),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True
-        ).stdout.strip(),
+        "commit": commit(),
         "machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
         "rows": [asdict(row) for row in rows],
     }

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 from assets.build import BuildError, SilentProgress
 from orchestration.resources import trainer
 from orchestration.resources.trainer import NO_RESTARTS, launch
+from tests.campaigns.commit import commit
 from tests.campaigns.killing import killer_at_step, victims
 from tests.end_to_end.harness import REPOSITORY
 from tests.training import tiny
@@ -173,7 +173,6 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         rows, verdicts = campaign(Path(folder), arguments.chains, arguments.kills, arguments.seed)
     met = good(rows, verdicts)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True)
     content = {
         "goal": "the same sequences in the same order; one layout: bit-identical losses and weights; others: losses within "
         f"{TOLERANCE}; at least two kills in each chain; no orphans",
@@ -181,7 +180,7 @@ def main() -> int:
         "kills": sum(row.killed for row in rows),
         "chains": [asdict(verdict) for verdict in verdicts],
         "seconds": round(time.monotonic() - started),
-        "commit": head.stdout.strip(),
+        "commit": commit(),
         "machine": f"{os.cpu_count()} cores",
         "rows": [asdict(row) for row in rows],
     }
