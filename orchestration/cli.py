@@ -271,14 +271,27 @@ def diff(
 @expected_errors
 def gc(
     keep_days: Annotated[float, typer.Option(help="Keep what commits of the last so many days hold.")] = 14.0,
+    keep_states: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="First let go of the optimiser states of all but the newest so many runs of each recipe; models stay, "
+            "and so does what a tag keeps.",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be deleted.")] = False,
     json: Json = False,
 ) -> None:
     """Delete objects that no branch, tag (runs are tagged) or recent commit needs."""
     from orchestration import render
+    from orchestration.catalog import read_catalog
+    from orchestration.retention import drop_states
     from orchestration.workplace import open_workplace
 
-    render.garbage(open_workplace().store.gc(keep_days=keep_days, dry_run=dry_run), dry_run=dry_run, as_json=json)
+    store = open_workplace().store
+    dropped = drop_states(store, read_catalog(store), keep_states, dry_run=dry_run) if keep_states is not None else []
+    report = store.gc(keep_days=keep_days, dry_run=dry_run)
+    render.garbage(report, dropped, keep_days, dry_run=dry_run, as_json=json)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from orchestration.catalog import Catalog
 from orchestration.compaction import Packed
+from orchestration.retention import DroppedStates
 from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import Status
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
@@ -252,11 +253,19 @@ def diff(changes: Sequence[Change], *, as_json: bool) -> None:
     out.print(grid if changes else "No difference.")
 
 
-def garbage(report: GarbageReport, *, dry_run: bool, as_json: bool) -> None:
-    """What gc did."""
+def garbage(
+    report: GarbageReport, dropped: Sequence[DroppedStates], keep_days: float, *, dry_run: bool, as_json: bool
+) -> None:
+    """What gc did, and the states of runs that left main before."""
     if as_json:
-        emit(asdict(report))
+        emit(asdict(report) | {"dropped_states": [asdict(each) for each in dropped]})
         return
+    for each in dropped:
+        console().print(
+            f"{each.run}: the states of {each.checkpoints} checkpoints ({size(each.bytes)}) "
+            f"{'would leave' if dry_run else 'left'} main; commits of the last {keep_days:g} days keep them",
+            highlight=False,
+        )
     verb = "would be deleted" if dry_run else "deleted"
     console().print(
         f"{report.deleted_objects:,} objects ({size(report.deleted_bytes)}) {verb}, {report.kept_objects:,} kept."
