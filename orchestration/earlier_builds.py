@@ -21,12 +21,7 @@ def base_of(accepted: Segment | None, wanted: Identity) -> Base | None:
 def others_of(
     store: VersionedStore, stage: Stage, partition: str | None, catalog: Catalog, wanted: Identity
 ) -> list[Segment]:
-    """Other partitions that the same code made, the newest first, of an asset whose work can be taken over (`resumable`).
-
-    Not part of a build's identity: they save work and change nothing.
-    """
-    if not stage.resumable:
-        return []
+    """Other partitions that the same code made, the newest first. Not part of a build's identity: they save work alone."""
     manifests = [catalog.get(stage.name, key) for key in catalog.partitions(stage.name) if key != partition]
     alike = [
         found

@@ -238,7 +238,7 @@ class Publisher:
             progress=self.progress,
             previous=accepted,
             base=base_of(accepted, wanted),
-            others=others_of(self.store, stage, partition, catalog, wanted),
+            others=self._others(stage, partition, catalog, wanted),
             trainer=self.trainer,
             fingerprint=wanted.fingerprint,
         )
@@ -256,6 +256,11 @@ class Publisher:
         manifest["checks"] = [check.as_json() for check in checks]
         branch = self._stage_on_branch(stage, partition, build.output, manifest, report, kept, digest)
         return Staged(stage, partition, branch, manifest, report, checks)
+
+    def _others(self, stage: Stage, partition: str | None, catalog: Catalog, wanted: Identity) -> list[Segment]:
+        if not stage.resumable or not self.config.profile.training.take_over:
+            return []
+        return others_of(self.store, stage, partition, catalog, wanted)
 
     def _manifest(
         self,

@@ -57,6 +57,11 @@ class TrainingPlace(_Table):
         description="in a row without a new checkpoint, of a run that lost a worker; an error of its own is final",
     )
     restart_wait_s: float = Field(1.0, ge=0, description="pause before a restart")
+    take_over: bool = Field(
+        True,
+        description="go on from what an earlier run trained of the same stable phase; false: train every step, for instance to "
+        "see that it comes out the same",
+    )
     boards: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         (), description="mirrors of the metrics, in HEADWATER_HOME/boards; wandb is offline unless WANDB_API_KEY is set"
     )
