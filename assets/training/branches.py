@@ -14,32 +14,36 @@ CHECKPOINT = "checkpoints/step-"
 
 
 def branch_folders(others: Sequence[Segment], request: Mapping[str, Any], folder: Path) -> list[str]:
-    """Outputs of other runs that read the same order in their stable phase, with the checkpoints from before the decay.
+    """The output of the newest run that read the same order with the same model, with its checkpoints from before the decay.
 
-    Links into the store. Whether a checkpoint fits is for the training program to say.
+    Links into the store, which may have to fetch them: so only one run is looked at. Whether a checkpoint fits is for the
+    training program to say, which hashes what it continues.
     """
     schedule = request["schedule"]
     stable_until = schedule["total_steps"] - schedule["decay_steps"]
-    found = []
-    for number, segment in enumerate(others):
+    for segment in others:
         wanted = [name for name in segment.files if name in RECORDS or 0 < _step(name) <= stable_until]
-        markers = [name for name in wanted if name.endswith("/complete.json")]
-        if not markers or _order(segment.path(markers[0])) != request["data"]["order_fingerprint"]:
+        marker = next((name for name in wanted if name.endswith("/complete.json")), None)
+        if marker is None or not _alike(json.loads(segment.path(marker).read_text("utf-8")), request):
             continue
-        root = folder / f"branch-{number}"
         for name in wanted:
-            link = root / name
+            link = folder / "branch" / name
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
             link.symlink_to(segment.path(name).absolute())
-        found.append(str(root))
-    return found
+        return [str(folder / "branch")]
+    return []
+
+
+def _alike(marker: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
+    """Worth a look: what is compared here are the fields that recipes change most."""
+    theirs = marker["request"]
+    same_order = marker["order_fingerprint"] == request["data"]["order_fingerprint"]
+    return same_order and all(
+        theirs[name].items() >= request[name].items() for name in ("model", "optimiser", "parallelism")
+    )
 
 
 def _step(name: str) -> int:
     """Of a checkpoint's file; 0 for any other."""
     return int(name.removeprefix(CHECKPOINT).partition("/")[0]) if name.startswith(CHECKPOINT) else 0
-
-
-def _order(marker: Path) -> str:
-    return str(json.loads(marker.read_text("utf-8"))["order_fingerprint"])

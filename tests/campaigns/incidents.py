@@ -55,7 +55,12 @@ EXPECTED: dict[str, str | None] = {
 }
 WITHIN = 0.01
 """Of the control's final loss."""
-LAYOUTS: dict[str, dict[str, int]] = {"one": {}, "fsdp2": {"dp_shard": 2, "local_batch_size": 4}, "tp2": {"tp": 2}, "pp2": {"pp": 2}}
+LAYOUTS: dict[str, dict[str, int]] = {
+    "one": {},
+    "fsdp2": {"dp_shard": 2, "local_batch_size": 4},
+    "tp2": {"tp": 2},
+    "pp2": {"pp": 2},
+}
 
 
 @dataclass(frozen=True)
