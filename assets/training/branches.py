@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from assets.build import Segment
+from assets.build import BuildError, Segment
+
+log = logging.getLogger(__name__)
 
 RECORDS = ("metrics.jsonl", "layers.jsonl", "heldout.jsonl", "sequence_losses.f32")
 CHECKPOINT = "checkpoints/step-"
@@ -24,15 +27,21 @@ def branch_folders(others: Sequence[Segment], request: Mapping[str, Any], folder
     for segment in others:
         wanted = [name for name in segment.files if name in RECORDS or 0 < _step(name) <= stable_until]
         marker = next((name for name in wanted if name.endswith("/complete.json")), None)
-        if marker is None or not _alike(json.loads(segment.path(marker).read_text("utf-8")), request):
-            continue
-        for name in wanted:
-            link = folder / "branch" / name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.unlink(missing_ok=True)
-            link.symlink_to(segment.path(name).absolute())
-        return [str(folder / "branch")]
+        try:
+            if marker is not None and _alike(json.loads(segment.path(marker).read_text("utf-8")), request):
+                return [str(_linked(segment, wanted, folder / "branch"))]
+        except BuildError as error:  # a file is damaged: every step is trained then
+            log.warning("nothing is taken over from run %s: %s", segment.partition, error)
     return []
+
+
+def _linked(segment: Segment, names: Sequence[str], folder: Path) -> Path:
+    for name in names:
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(segment.path(name).absolute())
+    return folder
 
 
 def _alike(marker: Mapping[str, Any], request: Mapping[str, Any]) -> bool:

@@ -187,3 +187,21 @@ def test_another_decay_takes_over_what_was_trained_before_it(
 def test_without_a_launcher_the_build_says_so(inputs: list[Segment], tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="needs a launcher"):
         base_checkpoints(build_of(tmp_path, "base_checkpoints", inputs))
+
+
+def test_a_damaged_file_of_another_run_is_no_reason_to_fail(trained: tuple[Build, StageReport], tmp_path: Path) -> None:
+    from assets.training.branches import branch_folders
+
+    whole = segment_of(trained[0].output, "base_checkpoints", RUN)
+    request = json.loads((trained[0].scratch / "request.json").read_text())
+    assert branch_folders([whole], request, tmp_path) == [str(tmp_path / "branch")]
+    assert branch_folders([replace(whole, files=Unreadable(whole.files))], request, tmp_path) == []
+
+
+class Unreadable(dict[str, Path]):
+    """Files of a store whose metrics.jsonl is damaged."""
+
+    def __getitem__(self, name: str) -> Path:
+        if name == "metrics.jsonl":
+            raise BuildError("the bytes of metrics.jsonl have another SHA-256")
+        return super().__getitem__(name)
