@@ -70,8 +70,11 @@ class Wandb:
         self._run.log(dict(scalars), step=step)
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Write out what is buffered, and wait for it: W&B's writer is a process of its own."""
+        import wandb
+
         self._run.finish()
+        wandb.teardown()
 
 
 def open_boards(request: TrainRequest, environment: Mapping[str, str] = os.environ) -> list[Board]:
