@@ -35,6 +35,7 @@ from orchestration.compaction import Packs, compact
 from orchestration.digest import MANIFEST
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
+from tests.campaigns.commit import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 GOAL_RATIO = 1.5
@@ -82,13 +83,12 @@ def main() -> int:
             f"{row['reading']:<44} {row['many_s']:8.3f} s {row['one_s']:8.3f} s   ratio {row['ratio']:6.2f}   "
             f"goal {row['goal']:<18} {'ok' if row['met'] else 'MISSED'}"
         )
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     result = {
         "goal": f"read {options.crawls} crawls of {options.rows} documents as fast as one, within {GOAL_RATIO} and 50 us for each",
         "before": [{key: row[key] for key in ("reading", "many_s", "one_s", "ratio")} for row in before],
         "compaction_s": compaction_s,
         "rows": rows,
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "machine": f"{os.cpu_count()} CPUs",
     }
     (ROOT / "docs/results/many_segments.json").write_text(json.dumps(result, indent=1) + "\n")

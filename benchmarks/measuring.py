@@ -6,13 +6,14 @@ import json
 import os
 import platform
 import resource
-import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+from tests.campaigns.commit import commit
 
 Goal = tuple[str, float, str, float]
 """(what, measured, ">=" or "<=", limit)."""
@@ -68,9 +69,8 @@ def finish(rows: list[dict[str, Any]], goals: Sequence[Goal], result: Path) -> i
     for verdict in verdicts:
         ending = "ok" if verdict["met"] else "MISSED"
         print(f"{verdict['goal']:<62} {verdict['measured']:>10}   asked {verdict['asked']:<8} {ending}")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    content = {"goals": verdicts, "rows": rows, "commit": commit, "machine": machine}
+    content = {"goals": verdicts, "rows": rows, "commit": commit(), "machine": machine}
     result.parent.mkdir(parents=True, exist_ok=True)
     result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0 if all(verdict["met"] for verdict in verdicts) else 1

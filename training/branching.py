@@ -46,28 +46,31 @@ RECORDS = ("metrics.jsonl", "layers.jsonl", "heldout.jsonl", SEQUENCE_LOSSES)
 
 
 def take_over(request: TrainRequest) -> str | None:
-    """Fill the output with what the first run of `branch_from` that fits has trained; its name, None if none fits.
+    """Fill the output with what the run of `branch_from` has trained; its name, None if it does not fit.
 
     Not where incidents of this run were acted on. An interruption leaves whole checkpoints or none.
     """
-    if (request.output / "incidents").exists():
+    other = request.branch_from
+    if other is None or (request.output / "incidents").exists():
         return None
-    for other in request.branch_from:
-        shared = shared_checkpoints(other, request)
-        if shared:
-            _copy_records(other, request.output)
-            for folder in shared:
-                _adopt(folder, request)
-            return str(read_marker(shared[-1])["run"])
-    return None
+    shared = shared_checkpoints(other, request)
+    if not shared:
+        return None
+    _copy_records(other, request.output)
+    for folder in shared:
+        _adopt(folder, request)
+    return str(read_marker(shared[-1])["run"])
 
 
 def shared_checkpoints(other: Path, request: TrainRequest) -> list[Path]:
     """Checkpoints of another run's output that this run would make just so, and last the one that it can go on from."""
     found = {}
+    bits = _bits(
+        {"request": request.portable(), "heldout_sha256": heldout_sha256(request), "environment": environment()}
+    )
     for folder in complete_checkpoints(other):
         with contextlib.suppress(ValueError, KeyError):  # of another version of this program, or damaged
-            if folder.parent == other / "checkpoints" and _is_ours(read_marker(folder), request):
+            if folder.parent == other / "checkpoints" and _is_ours(read_marker(folder), request, bits):
                 found[step_of(folder)] = folder
     for last in sorted(found, reverse=True):
         wanted = [step for step in request.checkpoint_steps if step < last]
@@ -76,18 +79,20 @@ def shared_checkpoints(other: Path, request: TrainRequest) -> list[Path]:
     return []
 
 
-def _is_ours(marker: dict[str, Any], request: TrainRequest) -> bool:
-    saved, wanted, here = marker["request"], request.portable(), environment()
+def _is_ours(marker: dict[str, Any], request: TrainRequest, bits: dict[str, Any]) -> bool:
     decay_after, different = differences(marker, request, other_run=True)
-    return (
-        marker["step"] <= decay_after
-        and not different
-        and not marker["amendments"]
-        and all(saved[name] == wanted[name] for name in DECIDES_BITS)
-        and saved["data"]["channels"] == wanted["data"]["channels"]
-        and marker["heldout_sha256"] == heldout_sha256(request)
-        and all(marker["environment"][name] == here[name] for name in ("python", "machine", "device", "libraries"))
-    )
+    return marker["step"] <= decay_after and not different and not marker["amendments"] and _bits(marker) == bits
+
+
+def _bits(marker: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal besides a run's identity for its bits to be."""
+    request, place = marker["request"], marker["environment"]
+    return {
+        **{name: request[name] for name in DECIDES_BITS},
+        "channels": request["data"]["channels"],
+        "heldout_sha256": marker["heldout_sha256"],
+        **{name: place[name] for name in ("python", "machine", "device", "libraries")},
+    }
 
 
 def heldout_sha256(request: TrainRequest) -> str | None:

@@ -85,7 +85,7 @@ class ListedCheckpoints(CheckpointManager):
         taken_over: str | None = None
         if folder is None and self._request.resume_from is not None:
             folder = self._checked_resume_from(self._request.resume_from)
-        elif folder is None and self._request.branch_from:
+        elif folder is None and self._request.branch_from is not None:
             taken_over = self._told_by_rank_0(take_over(self._request) if dist.get_rank() == 0 else None)
             if taken_over is not None:
                 folder, damaged = self._own_checkpoint()

@@ -218,9 +218,9 @@ class TrainRequest(_Strict):
     resume_from: Path | None = None
     """A complete checkpoint folder elsewhere, of the same run or of the stable phase of one that differs in its decay
     alone; used when `output` holds none."""
-    branch_from: tuple[Path, ...] = ()
-    """Outputs of other runs, the most wanted first. What one of them trained that is this run until its decay begins is
-    taken over when `output` holds no checkpoint; the result is the same without (training/branching.py)."""
+    branch_from: Path | None = None
+    """Output of another run. If it is this run until a decay begins, what it trained is taken over when `output` holds no
+    checkpoint; the result is the same without (training/branching.py)."""
     start_from_hf: HfStart | None = None
     """Used at step 0, in place of random initial weights."""
     incidents: IncidentPolicy | None = None

@@ -1,4 +1,4 @@
-"""Earlier runs with the same stable phase, as folders that the training program can take checkpoints from."""
+"""An earlier run with the same stable phase, as a folder that the training program can take checkpoints from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECORDS = ("metrics.jsonl", "layers.jsonl", "heldout.jsonl", "sequence_losses.f3
 CHECKPOINT = "checkpoints/step-"
 
 
-def branch_folders(others: Sequence[Segment], request: Mapping[str, Any], folder: Path) -> list[str]:
+def branch_folder(others: Sequence[Segment], request: Mapping[str, Any], folder: Path) -> str | None:
     """The output of the newest run that read the same order with the same model, with its checkpoints from before the decay.
 
     Links into the store, which may have to fetch them: so only one run is looked at. Whether a checkpoint fits is for the
@@ -29,10 +29,10 @@ def branch_folders(others: Sequence[Segment], request: Mapping[str, Any], folder
         marker = next((name for name in wanted if name.endswith("/complete.json")), None)
         try:
             if marker is not None and _alike(json.loads(segment.path(marker).read_text("utf-8")), request):
-                return [str(_linked(segment, wanted, folder / "branch"))]
+                return str(_linked(segment, wanted, folder / "branch"))
         except BuildError as error:  # a file is damaged: every step is trained then
             log.warning("nothing is taken over from run %s: %s", segment.partition, error)
-    return []
+    return None
 
 
 def _linked(segment: Segment, names: Sequence[str], folder: Path) -> Path:

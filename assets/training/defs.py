@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from assets.build import Build, BuildError, Sample, StageReport
 from assets.schemas import AMENDMENTS, CHECKPOINTS, HELDOUT, INCIDENTS, LAYERS, METRICS, QUARANTINE
 from assets.tables import write_table
-from assets.training.branches import branch_folders
+from assets.training.branches import branch_folder
 from assets.training.heldout import WatchRecipe, heldout_sample
 from assets.training.incidents import (
     IncidentsRecipe,
@@ -106,7 +106,7 @@ def base_checkpoints(build: Build) -> StageReport:
     if build.all("mixture_manifest"):
         watch = build.recipe("watch", WatchRecipe)
         request["watch"] = heldout_sample(build.one("mixture_manifest"), watch, length, build.scratch)
-    request["branch_from"] = branch_folders(build.others, request, build.scratch)
+    request["branch_from"] = branch_folder(build.others, request, build.scratch)
     if build.trainer is None:
         raise BuildError("base_checkpoints needs a launcher of the training program; this build was given none")
     build.trainer.run(write_request(build.scratch, request), build.scratch, build.progress)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
-from tests.end_to_end.harness import REPOSITORY
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def commit() -> str:

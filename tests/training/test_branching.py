@@ -29,7 +29,7 @@ def attempts(output: Path) -> list[dict[str, Any]]:
 
 def test_a_run_that_takes_over_is_the_run_that_trains_it_all(undisturbed: Path, data: Path, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in sorted(undisturbed.rglob("*")) if path.is_file()}
-    train(tmp_path / "branch", decaying(data, tmp_path / "branch/out", branch_from=[str(undisturbed)]))
+    train(tmp_path / "branch", decaying(data, tmp_path / "branch/out", branch_from=str(undisturbed)))
     train(tmp_path / "whole", decaying(data, tmp_path / "whole/out"))
     branch, whole = tmp_path / "branch/out", tmp_path / "whole/out"
     assert exact(branch) == exact(whole)
@@ -89,7 +89,7 @@ def test_a_checkpoint_trained_past_an_incident_or_without_its_state_is_no_trunk(
 
 
 def test_a_step_that_is_not_wanted_serves_to_go_on_from(undisturbed: Path, data: Path, tmp_path: Path) -> None:
-    request = request_of(data, tmp_path / "out", checkpoint_steps=[1, 7], branch_from=[undisturbed])
+    request = request_of(data, tmp_path / "out", checkpoint_steps=[1, 7], branch_from=undisturbed)
     assert take_over(request) == "tiny"
     assert [path.name for path in (tmp_path / "out/checkpoints").iterdir()] == ["step-00000001"]
     assert [path.name for path in (tmp_path / "out-rolling").iterdir()] == ["step-00000003"]
@@ -97,7 +97,7 @@ def test_a_step_that_is_not_wanted_serves_to_go_on_from(undisturbed: Path, data:
 
 def test_a_run_that_acted_on_an_incident_keeps_to_its_own(undisturbed: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "out/incidents").mkdir(parents=True)
-    assert take_over(request_of(data, tmp_path / "out", branch_from=[undisturbed])) is None
+    assert take_over(request_of(data, tmp_path / "out", branch_from=undisturbed)) is None
 
 
 def test_both_programs_mean_the_same_files() -> None:

@@ -190,12 +190,12 @@ def test_without_a_launcher_the_build_says_so(inputs: list[Segment], tmp_path: P
 
 
 def test_a_damaged_file_of_another_run_is_no_reason_to_fail(trained: tuple[Build, StageReport], tmp_path: Path) -> None:
-    from assets.training.branches import branch_folders
+    from assets.training.branches import branch_folder
 
     whole = segment_of(trained[0].output, "base_checkpoints", RUN)
     request = json.loads((trained[0].scratch / "request.json").read_text())
-    assert branch_folders([whole], request, tmp_path) == [str(tmp_path / "branch")]
-    assert branch_folders([replace(whole, files=Unreadable(whole.files))], request, tmp_path) == []
+    assert branch_folder([whole], request, tmp_path) == str(tmp_path / "branch")
+    assert branch_folder([replace(whole, files=Unreadable(whole.files))], request, tmp_path) is None
 
 
 class Unreadable(dict[str, Path]):
