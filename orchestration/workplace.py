@@ -30,6 +30,10 @@ run_monitoring:
 """
 
 
+PRIVATE = 0o700
+"""Mode of the folders that Headwater creates for its data."""
+
+
 @dataclass(frozen=True)
 class Workplace:
     """Opened lazily: a command that only reads the store never imports Dagster."""
@@ -81,9 +85,16 @@ class Workplace:
         )
 
     def make(self, folder: Path) -> None:
-        """Create a folder of the home. Raises ConfigError where HEADWATER_HOME cannot hold one."""
+        """Create a folder of the home, for this user alone. Raises ConfigError where HEADWATER_HOME cannot hold one.
+
+        Raw pages, tokens of private sources and Dagster's logs are in it: 0700 whatever the umask. A folder
+        that exists keeps its mode, so that a team may share one on purpose.
+        """
         try:
+            missing = [each for each in (folder, *folder.parents) if not each.exists()]
             folder.mkdir(parents=True, exist_ok=True)
+            for each in missing:
+                each.chmod(PRIVATE)
         except (FileExistsError, NotADirectoryError) as error:
             raise ConfigError(
                 f"{folder} cannot be created: {error.filename} is or lies in a file, not a folder. "

@@ -370,6 +370,7 @@ def _create(folder: Path) -> None:
     temporary = folder.parent / f".{folder.name}.{durable.temporary_name()}"
     try:
         repository = pygit2.init_repository(str(temporary), bare=True, initial_head=MAIN)
+        temporary.chmod(0o700)  # raw pages are in it: what another user may read is decided, not left to the umask
         repository.config["headwater.layout"] = LAYOUT
         repository.config["gc.auto"] = 0  # Git's own gc would prune commits that only lineage rows name
         repository.config["gc.pruneExpire"] = "never"
