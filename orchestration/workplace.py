@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestration.config import Config, ConfigError, home_folder, load_config
 from orchestration.store import open_store
-from orchestration.store.contract import VersionedStore
+from orchestration.store.contract import PRIVATE, VersionedStore
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -28,10 +28,6 @@ run_monitoring:
   enabled: true
   start_timeout_seconds: 180
 """
-
-
-PRIVATE = 0o700
-"""Mode of the folders that Headwater creates for its data."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +81,10 @@ class Workplace:
         )
 
     def make(self, folder: Path) -> None:
-        """Create a folder of the home, for this user alone. Raises ConfigError where HEADWATER_HOME cannot hold one.
-
-        Raw pages, tokens of private sources and Dagster's logs are in it: 0700 whatever the umask. A folder
-        that exists keeps its mode, so that a team may share one on purpose.
-        """
+        """Create a folder of the home, for its owner only. Raises ConfigError where HEADWATER_HOME cannot hold one."""
         try:
-            missing = [each for each in (folder, *folder.parents) if not each.exists()]
-            folder.mkdir(parents=True, exist_ok=True)
-            for each in missing:
-                each.chmod(PRIVATE)
+            for each in (self.home, folder) if self.home in folder.parents else (folder,):
+                each.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise ConfigError(
                 f"{folder} cannot be created: {error.filename} is or lies in a file, not a folder. "
