@@ -117,15 +117,16 @@ def random_night(
     for _ in range(draw.randrange(6)):
         page = (draw.choice(sources), draw.randrange(1, SLOTS))
         content = random_content(draw)
-        if gone and draw.random() < 0.3:  # a page comes back, more often as it was
+        if before and draw.random() < 0.2:  # A, B, A
+            page = draw.choice(sorted(before))
+            content = before.pop(page)
+        elif gone and draw.random() < 0.3:  # a page comes back, more often as it was
             page = draw.choice(sorted(gone))
             content = gone.pop(page) if draw.random() < 0.6 else content
         elif page in now and draw.random() < 0.5:
             gone[page] = now.pop(page)
             night.changes.append((*page, None))
             continue
-        elif page in before and draw.random() < 0.4:  # A, B, A
-            content = before.pop(page)
         if page in now:
             before[page] = now[page]
         now[page] = content
