@@ -15,6 +15,7 @@ from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
 from orchestration.config import ConfigError, Profile
 from orchestration.evidence import ACCEPT_YIELD_TAG
+from orchestration.in_progress import JOBS
 from orchestration.machine_errors import machine_trouble
 from orchestration.offline import apply_offline_defaults
 from orchestration.progress import progress_for
@@ -28,6 +29,7 @@ from orchestration.publish import (
     Publisher,
     StaleInputError,
 )
+from orchestration.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.schedules import build_schedules
 from orchestration.sensors import build_sensors
 from orchestration.stages import GROUPS, STAGES, Stage
@@ -39,12 +41,6 @@ from quality.asset_checks import NamedOutcome, check_specs
 PARTITIONS = {
     "crawl": dg.DynamicPartitionsDefinition(name="crawl"),
     "run": dg.DynamicPartitionsDefinition(name="run"),
-}
-JOBS = {
-    "crawl_job": ("raw_crawl", "crawl_delta", "extracted_documents", "filtered_documents", "document_signatures"),
-    "curate_job": tuple(s.name for s in STAGES if s.partition is None and s.group != "lineage"),
-    "pretrain_job": tuple(s.name for s in STAGES if s.partition == "run"),
-    "audit_job": tuple(s.name for s in STAGES if s.group == "lineage"),
 }
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
 EXPECTED_ERRORS = (
@@ -107,7 +103,16 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         result = publisher.stage_data(stage, partition)
         yield from (_check_result(check, stage) for check in result.checks)
         publication = result if isinstance(result, Publication) else publisher.merge(result)
+    except (StaleInputError, AlreadyRunningError) as error:
+        if ASKED_TAG not in context.run.tags:
+            raise dg.Failure(description=str(error), metadata=_kind(error)) from error
+        # What a sensor found fit changed since: its next tick decides anew, and nothing went wrong.
+        context.log.info(f"{label} is left to the next tick: {error}")
+        yield from _no_verdicts(stage)
+        return
     except EXPECTED_ERRORS as error:
+        if type(error).__name__ in VERDICTS:
+            context.instance.add_run_tags(context.run.run_id, {VERDICT_TAG: type(error).__name__})
         raise dg.Failure(description=_description(error, workplace.home), metadata=_kind(error)) from error
     except Exception as error:
         trouble = machine_trouble(error, workplace.home)
@@ -122,6 +127,12 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         data_version=dg.DataVersion(publication.manifest["version"]),
         metadata=materialization_metadata(publication, workplace.store),
     )
+
+
+def _no_verdicts(stage: Stage) -> Iterator[dg.Output[None]]:
+    """The outputs of the checks without a verdict: Dagster wants them even where nothing was built."""
+    for check in check_specs(stage.name):
+        yield dg.Output(None, output_name=f"{stage.name}_{check.name}")
 
 
 def _description(error: Exception, home: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,15 @@ concurrency:
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180
+# A run whose process died is started again; one that failed with an error of its own is asked for again, after a
+# wait, by the sensor build_what_is_stale.
+run_retries:
+  enabled: true
+  max_retries: 2
+  retry_on_asset_or_op_failure: false
 """
+EARLIER_DAGSTER_YAML = frozenset({"a262e91fa0a8f8df2965c35d319b00bbd8b84c25757cf6f621480564de65f1d3"})
+"""SHA-256 of what earlier versions wrote: a file that nobody has changed since is brought up to date."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,7 @@ class Workplace:
         folder = Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster").resolve()
         self.make(folder)
         settings = folder / "dagster.yaml"
-        if not settings.exists():
+        if not settings.exists() or hashlib.sha256(settings.read_bytes()).hexdigest() in EARLIER_DAGSTER_YAML:
             # In one step: half a file, from a full disk, would switch telemetry on.
             whole = settings.with_suffix(f".{os.getpid()}")
             whole.write_text(DAGSTER_YAML, encoding="utf-8")
