@@ -50,13 +50,14 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from assets.build import BuildError
         from assets.lineage.queries import LineageNotFoundError
+        from orchestration.asset_lock import AlreadyRunningError
         from orchestration.catalog import CatalogError
         from orchestration.config import ConfigError, home_folder
         from orchestration.demo import DemoError
         from orchestration.driver import RunFailedError
         from orchestration.machine_errors import machine_trouble
         from orchestration.partitions import PartitionError
-        from orchestration.publish import AlreadyRunningError, BlockedError, StaleInputError
+        from orchestration.publish import BlockedError, StaleInputError
         from orchestration.store.contract import StoreError
 
         known = (

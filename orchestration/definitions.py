@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from assets.build import BuildError
+from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
 from orchestration.config import ConfigError, Profile
@@ -21,7 +22,6 @@ from orchestration.progress import progress_for
 from orchestration.publish import (
     ALLOW_STALE_TAG,
     FORCE_TAG,
-    AlreadyRunningError,
     BlockedError,
     Publication,
     PublishedOnceError,
@@ -30,6 +30,7 @@ from orchestration.publish import (
 )
 from orchestration.schedules import build_schedules
 from orchestration.sensors import build_sensors
+from orchestration.staged import NotWhatWasCheckedError
 from orchestration.stages import GROUPS, STAGES, Stage
 from orchestration.store.contract import StoreError
 from orchestration.ui_metadata import latest_pictures, materialization_metadata
@@ -49,7 +50,7 @@ JOBS = {
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
 EXPECTED_ERRORS = (
     *(BuildError, CatalogError, ConfigError, StoreError),
-    *(StaleInputError, AlreadyRunningError, BlockedError, PublishedOnceError),
+    *(StaleInputError, AlreadyRunningError, BlockedError, NotWhatWasCheckedError, PublishedOnceError),
 )
 
 
@@ -104,9 +105,9 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
             force=context.run.tags.get(FORCE_TAG) == "true",
             accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
         )
-        result = publisher.stage_data(stage, partition)
-        yield from (_check_result(check, stage) for check in result.checks)
-        publication = result if isinstance(result, Publication) else publisher.merge(result)
+        with publisher.publishing(stage, partition) as result:
+            yield from (_check_result(check, stage) for check in result.checks)
+            publication = result if isinstance(result, Publication) else publisher.merge(result)
     except EXPECTED_ERRORS as error:
         raise dg.Failure(description=_description(error, workplace.home), metadata=_kind(error)) from error
     except Exception as error:

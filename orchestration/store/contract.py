@@ -157,8 +157,19 @@ class VersionedStore(Protocol):
         """
         ...
 
-    def merge(self, branch: str, into: str = MAIN, *, message: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Three-way merge by path; retried on a lost race. Raises MergeConflictError and changes nothing."""
+    def merge(
+        self,
+        branch: str,
+        into: str = MAIN,
+        *,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        expected_head: str | None = None,
+    ) -> str:
+        """Three-way merge by path; retried on a lost race. Raises MergeConflictError and changes nothing.
+
+        With `expected_head` that commit and no other is merged: LostRaceError if `branch` is gone or elsewhere.
+        """
         ...
 
     def revert(self, commit: str, branch: str = MAIN, *, message: str) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -39,10 +38,10 @@ from orchestration.store.contract import (
     StoreError,
     VerifyReport,
 )
+from orchestration.store.expected_head import head_to_merge
+from orchestration.store.git_create import LAYOUT, create_store
 from orchestration.store.git_objects import (
     ATTRIBUTES,
-    ATTRIBUTES_TEXT,
-    BLOB,
     TREE,
     Entry,
     GitObjects,
@@ -53,7 +52,6 @@ from orchestration.store.git_objects import (
 from orchestration.store.git_refs import BRANCHES, TAGS, GitRefs, annotated_tag
 from orchestration.store.lfs_objects import LfsObjects
 
-LAYOUT = "1"  # of the store itself; raised when an older Headwater could misread or harm it
 SWEEP_TIMEOUT_S = 3600.0  # a commit waits for a gc or purge under way, and they for commits
 MERGE_ATTEMPTS = 100
 _WALK_ORDER = pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME
@@ -81,7 +79,7 @@ class GitStore:
             if not (folder / "HEAD").exists():
                 if not create:
                     raise StoreError(f"there is no store at {folder}; create one by running Headwater there")
-                _create(folder)
+                create_store(folder)
             store = cls(folder)
             layout = store.repository.config.get_multivar("headwater.layout")
             if any(version != LAYOUT for version in layout):
@@ -199,12 +197,20 @@ class GitStore:
         self._refs.move(branch, head, new)
         return new
 
-    def merge(self, branch: str, into: str = MAIN, *, message: str, metadata: Mapping[str, str] | None = None) -> str:
+    def merge(
+        self,
+        branch: str,
+        into: str = MAIN,
+        *,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        expected_head: str | None = None,
+    ) -> str:
         """Merge `branch` (any ref) into `into`; always a commit of its own, unless there is nothing to merge."""
         text = encode_message(message, metadata or {})
         with durable.typed_errors(f"merge {branch} into {into}"), self._sweep_shared():
             for attempt in range(MERGE_ATTEMPTS):
-                ours, theirs = self._branch_head(into), self.resolve(branch)
+                ours, theirs = self._branch_head(into), head_to_merge(self, branch, expected_head)
                 base = self.repository.merge_base(ours, theirs)
                 if base is None:
                     raise StoreError(f"{branch!r} and {into!r} have no common ancestor; they cannot be merged")
@@ -360,33 +366,3 @@ class GitStore:
 def list_names(names: Iterable[str], limit: int = 10) -> list[str]:
     """The first few names, for an error message."""
     return [*islice(names, limit), "..."] if len(set(names)) > limit else sorted(names)
-
-
-def _create(folder: Path) -> None:
-    """Make an empty store beside the place and rename it there: nobody sees half a store."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(f"{folder} exists and is not a Headwater store; choose an empty or a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.parent / f".{folder.name}.{durable.temporary_name()}"
-    try:
-        repository = pygit2.init_repository(str(temporary), bare=True, initial_head=MAIN)
-        repository.config["headwater.layout"] = LAYOUT
-        repository.config["gc.auto"] = 0  # Git's own gc would prune commits that only lineage rows name
-        repository.config["gc.pruneExpire"] = "never"
-        repository.config["receive.denyNonFastForwards"] = True
-        durable.make_folder(temporary / "headwater")
-        LfsObjects(temporary / "lfs").create()
-        objects = NewObjects(GitObjects(repository))
-        tree = objects.add_tree({ATTRIBUTES: (BLOB, objects.add("blob", ATTRIBUTES_TEXT))})
-        first = objects.add_commit(tree, [], encode_message("An empty Headwater store", {}), int(time.time()))
-        objects.write()
-        repository.references.create(BRANCHES + MAIN, first)
-        durable.sync_tree(temporary)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not (folder / "HEAD").exists():  # else another process made it first
-                raise
-        durable.sync_folders([folder.parent])
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
