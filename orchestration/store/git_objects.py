@@ -217,12 +217,21 @@ class NewObjects:
 
 
 def _write_loose(objects: Path, oid: str, kind: str, data: bytes) -> None:
+    """Store one object; an intact one that is there already stays, a damaged one is replaced."""
     folder = objects / oid[:2]
-    if (folder / oid[2:]).exists():
+    content = b"%b %d\0" % (kind.encode(), len(data)) + data
+    if read_loose(folder / oid[2:]) == content:
         durable.sync_folders([folder])  # its writer may not have come so far yet
         return
-    packed = zlib.compress(b"%b %d\0" % (kind.encode(), len(data)) + data, 1)
-    durable.write_small_file(folder, oid[2:], packed)
+    durable.write_small_file(folder, oid[2:], zlib.compress(content, 1))
+
+
+def read_loose(path: Path) -> bytes | None:
+    """Header and data of a loose object; None if it is not there or cannot be read."""
+    try:
+        return zlib.decompress(path.read_bytes())
+    except (OSError, zlib.error):
+        return None
 
 
 def write_pack(folder: Path, objects: Mapping[str, tuple[str, bytes]]) -> None:
