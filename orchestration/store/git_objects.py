@@ -217,26 +217,14 @@ class NewObjects:
 
 
 def _write_loose(objects: Path, oid: str, kind: str, data: bytes) -> None:
-    """Store one object; an intact one that is there already stays, a damaged one is replaced."""
-    folder = objects / oid[:2]
+    """Store one object, also over one that is there: it may be damaged, or its writer not have come to its syncs."""
     content = b"%b %d\0" % (kind.encode(), len(data)) + data
-    if read_loose(folder / oid[2:]) == content:
-        durable.sync_folders([folder])  # its writer may not have come so far yet
-        return
-    durable.write_small_file(folder, oid[2:], zlib.compress(content, 1))
-
-
-def read_loose(path: Path) -> bytes | None:
-    """Header and data of a loose object; None if it is not there or cannot be read."""
-    try:
-        return zlib.decompress(path.read_bytes())
-    except (OSError, zlib.error):
-        return None
+    durable.write_small_file(objects / oid[:2], oid[2:], zlib.compress(content, 1), within=objects)
 
 
 def write_pack(folder: Path, objects: Mapping[str, tuple[str, bytes]]) -> None:
     """One pack with its index (version 2), visible only when both are complete."""
-    durable.make_folder(folder)
+    durable.make_folder(folder, within=folder.parent)
     body = bytearray(b"PACK" + struct.pack(">II", 2, len(objects)))
     rows = []
     for oid, (kind, data) in objects.items():

@@ -191,6 +191,7 @@ class GitStore:
         """Write a commit and move the branch to it, unless it would be the same tree on the same parent."""
         tree = root or objects.add_tree({})
         if parents == [head] and tree == self.git.root(head):
+            self._refs.affirm(branch, head)
             return head
         new = objects.add_commit(tree, parents, text, int(time.time()))
         objects.write()
@@ -214,11 +215,12 @@ class GitStore:
                 base = self.repository.merge_base(ours, theirs)
                 if base is None:
                     raise StoreError(f"{branch!r} and {into!r} have no common ancestor; they cannot be merged")
-                if str(base) == theirs:
-                    return ours
-                objects = NewObjects(self.git)
-                root = self._three_way(objects, str(base), ours, theirs, f"merge {branch!r} into {into!r}")
                 try:
+                    if str(base) == theirs:
+                        self._refs.affirm(into, ours)
+                        return ours
+                    objects = NewObjects(self.git)
+                    root = self._three_way(objects, str(base), ours, theirs, f"merge {branch!r} into {into!r}")
                     return self._advance(into, ours, objects, root, [ours, theirs], text)
                 except LostRaceError:
                     time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))

@@ -110,13 +110,11 @@ class LfsObjects:
         return pointer
 
     def _publish(self, staged: _Staged, *, sync: bool) -> Path:
-        """Rename into place; an intact object that is there already stays, a damaged one is replaced."""
+        """Rename into place, also over what is there: that may be damaged, ours was hashed just now."""
         final = self.path(staged.pointer.sha256)
-        durable.make_folder(final.parent, sync=sync)
-        if final.exists() and self.problem(staged.pointer) is None:
-            os.utime(final)  # young again, so that gc leaves it to the commit under way
-        else:
-            os.rename(staged.temporary, final)
+        durable.make_folder(final.parent, sync=sync, within=self.objects)
+        os.rename(staged.temporary, final)
+        os.utime(final)  # young, so that gc leaves it to the commit under way: a linked file has its source's time
         with suppress(FileNotFoundError):
             os.unlink(self._collected_mark(staged.pointer.sha256))
         return final.parent
@@ -201,27 +199,29 @@ class LfsObjects:
 
     def purge(self, sha256: str, reason: str) -> int:
         """Delete the bytes for ever; the tombstone comes first, so that a crash cannot lose it."""
-        if not self.is_purged(sha256):
+        mark = self._purged / f"{sha256}.json"
+        if not mark.exists():
             tombstone = {"reason": reason, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-            text = json.dumps(tombstone, ensure_ascii=False, sort_keys=True) + "\n"
-            durable.write_small_file(self._purged, f"{sha256}.json", text.encode())
+            content = (json.dumps(tombstone, ensure_ascii=False, sort_keys=True) + "\n").encode()
+        else:
+            content = mark.read_bytes()  # written again: an earlier attempt may have failed at its sync
+        durable.write_small_file(self._purged, mark.name, content)
         return self._delete(sha256)
 
     def collect(self, sha256: str) -> int:
         """Delete an object nothing needs, remembering that it was no loss."""
         mark = self._collected_mark(sha256)
-        if not mark.exists():
-            durable.write_small_file(mark.parent, mark.name, b"")
+        durable.write_small_file(mark.parent, mark.name, b"", within=self._collected)
         return self._delete(sha256)
 
     def _delete(self, sha256: str) -> int:
         path = self.path(sha256)
-        try:
+        size = 0
+        with suppress(FileNotFoundError):
             size = path.stat().st_size
             os.unlink(path)
-        except FileNotFoundError:
-            return 0
-        durable.sync_folders([path.parent])
+        if path.parent.is_dir():  # also when it was gone: an earlier attempt may have failed at its sync
+            durable.sync_folders([path.parent])
         return size
 
     def _collected_mark(self, sha256: str) -> Path:
