@@ -18,6 +18,11 @@ from orchestration.store.lfs_objects import LfsObjects
 LAYOUT = "1"  # of the store itself; raised when an older Headwater could misread or harm it
 
 
+def looks_like_store(folder: Path) -> bool:
+    """Whether a store is or was here: it may have lost its HEAD."""
+    return (folder / "HEAD").exists() or ((folder / "objects").is_dir() and (folder / "lfs").is_dir())
+
+
 def create_store(folder: Path) -> None:
     """Make an empty store beside the place and rename it there: nobody sees half a store."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

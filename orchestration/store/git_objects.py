@@ -26,7 +26,7 @@ from pathlib import Path
 import pygit2
 
 from orchestration.store import durable
-from orchestration.store.contract import CommitInfo, CorruptObjectError, StoreError
+from orchestration.store.contract import REPAIR, CommitInfo, CorruptObjectError, StoreError
 
 TREE, BLOB = 0o40000, 0o100644
 Entry = tuple[int, str]  # mode, object id
@@ -129,8 +129,8 @@ class GitObjects:
             return self.repository.odb.read(oid)[1]
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             raise CorruptObjectError(
-                f"Git object {oid} is missing or damaged ({error}). Run `git fsck --full` in "
-                f"{self.repository.path}; restore it from a clone with `git fetch`.",
+                f"Git object {oid} of {self.repository.path} is missing or damaged ({error}). "
+                f"`headwater verify` finds all damage; {REPAIR} mends it.",
                 oid,
             ) from error
 
@@ -153,8 +153,8 @@ class GitObjects:
             found = self.repository[commit_id]
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             raise CorruptObjectError(
-                f"commit {commit_id} is missing or damaged ({error}). Run `git fsck --full` in "
-                f"{self.repository.path}; restore it from a clone with `git fetch`.",
+                f"commit {commit_id} of {self.repository.path} is missing or damaged ({error}). "
+                f"`headwater verify` finds all damage; {REPAIR} mends it.",
                 commit_id,
             ) from error
         if not isinstance(found, pygit2.Commit):

@@ -7,15 +7,73 @@ happened, or happens to succeed when it tries again: a disk reports an error onc
 from __future__ import annotations
 
 import os
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestration.store import durable
-from orchestration.store.contract import StoreUnavailableError
+from orchestration.store.contract import Damage, StoreUnavailableError
 
 STALE_LOCK_S = 10.0  # Git holds a ref's .lock for milliseconds; older than this, its holder was killed
+
+
+_ID = re.compile(r"[0-9a-f]{40}")
+_SYMBOLIC = re.compile(r"ref: refs/\S.*")
+
+
+@dataclass
+class RefFiles:
+    """Every ref as its file says: full name -> object id, and what cannot be read."""
+
+    ids: dict[str, str] = field(default_factory=dict)
+    damage: list[Damage] = field(default_factory=list)
+
+
+def read_refs(git_dir: Path) -> RefFiles:
+    """All refs, read by ourselves: Git and libgit2 pass over a ref whose file is empty as if it were not there."""
+    found = RefFiles()
+    packed = git_dir / "packed-refs"
+    if packed.exists():
+        lines = packed.read_text("utf-8", "replace").splitlines()
+        if not lines:
+            found.damage.append(_damaged("packed-refs"))
+        for line in lines:
+            oid, _, name = line.partition(" ")
+            if _ID.fullmatch(oid) and name.startswith("refs/"):
+                found.ids[name] = oid
+            elif not line.startswith(("#", "^")):
+                found.damage.append(_damaged("packed-refs"))
+    for path in _ref_files(git_dir):
+        name = path.relative_to(git_dir).as_posix()
+        with suppress(FileNotFoundError):  # deleted meanwhile
+            content = path.read_bytes().decode("utf-8", "replace").strip()
+            if _ID.fullmatch(content):
+                found.ids[name] = content
+            elif not _SYMBOLIC.fullmatch(content):
+                found.damage.append(_damaged(name))
+    found.damage = list(dict.fromkeys(found.damage))
+    return found
+
+
+def _ref_files(git_dir: Path) -> Iterator[Path]:
+    for root, _, names in sorted(os.walk(git_dir / "refs")):
+        yield from (Path(root, name) for name in sorted(names) if not name.endswith(".lock"))
+
+
+def _damaged(name: str) -> Damage:
+    return Damage(name, "altered", (), (), "ref")
+
+
+def read_head(git_dir: Path) -> Damage | None:
+    """What is wrong with HEAD, which says that this is a repository and which branch a clone checks out."""
+    try:
+        content = (git_dir / "HEAD").read_bytes().decode("utf-8", "replace").strip()
+    except FileNotFoundError:
+        return Damage("HEAD", "missing", (), (), "ref")
+    return None if _SYMBOLIC.fullmatch(content) or _ID.fullmatch(content) else _damaged("HEAD")
 
 
 def write_ref(git_dir: Path, full_name: str, content: str, check: Callable[[], None], deadline: float) -> None:

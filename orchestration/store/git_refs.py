@@ -15,13 +15,14 @@ import pygit2
 
 from orchestration.store import durable
 from orchestration.store.contract import (
+    REPAIR,
     CorruptObjectError,
     LostRaceError,
     RefNotFoundError,
     StoreError,
 )
 from orchestration.store.git_objects import AUTHOR, NewObjects
-from orchestration.store.git_ref_files import LockWatch, confirm, write_ref
+from orchestration.store.git_ref_files import LockWatch, confirm, read_refs, write_ref
 from orchestration.store.paths import check_name
 
 BRANCHES, TAGS = "refs/heads/", "refs/tags/"
@@ -41,19 +42,26 @@ class GitRefs:
             reference = self._repository.references[full_name]
         except (KeyError, ValueError):  # ValueError: not a valid name, so there is none
             return None
+        except pygit2.GitError as error:
+            raise CorruptObjectError(
+                f"{full_name} of {self._repository.path} is damaged ({error}). `headwater verify` finds all damage; "
+                f"{REPAIR} mends it.",
+                full_name,
+            ) from error
         try:
             return str(reference.peel(pygit2.Commit).id)
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             raise CorruptObjectError(
-                f"{full_name} leads to {reference.target}, which is missing or damaged ({error}). Run `git fsck --full` "
-                f"in {self._repository.path}; restore it from a clone with `git fetch`.",
+                f"{full_name} of {self._repository.path} leads to {reference.target}, which is missing or damaged "
+                f"({error}). `headwater verify` finds all damage; {REPAIR} mends it.",
                 str(reference.target),
             ) from error
 
     def all(self, kind: str) -> dict[str, str]:
         """Short name -> commit id of all branches (or tags), sorted."""
         found = {}
-        for full_name in sorted(self._repository.listall_references()):
+        unreadable = {damage.sha256 for damage in read_refs(self._git_dir).damage}  # Git passes over them
+        for full_name in sorted({*self._repository.listall_references(), *unreadable}):
             # a ref may be deleted between the listing and the reading
             if full_name.startswith(kind) and (commit := self.get(full_name)):
                 found[full_name.removeprefix(kind)] = commit

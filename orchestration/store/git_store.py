@@ -23,9 +23,10 @@ from typing import BinaryIO
 
 import pygit2
 
-from orchestration.store import durable, git_maintenance, git_trees, paths
+from orchestration.store import durable, git_maintenance, git_trees, git_verify, paths
 from orchestration.store.contract import (
     MAIN,
+    REPAIR,
     Change,
     CommitInfo,
     CorruptObjectError,
@@ -39,7 +40,7 @@ from orchestration.store.contract import (
     VerifyReport,
 )
 from orchestration.store.expected_head import head_to_merge
-from orchestration.store.git_create import LAYOUT, create_store
+from orchestration.store.git_create import LAYOUT, create_store, looks_like_store
 from orchestration.store.git_objects import (
     ATTRIBUTES,
     TREE,
@@ -71,22 +72,36 @@ class GitStore:
         self._sweep_lock = locks / "sweep.lock"
 
     @classmethod
-    def at(cls, path: Path, create: bool = True) -> GitStore:
-        """Open the store at `path`; create it if it is missing (or an empty folder) and `create` is true."""
+    def at(cls, path: Path, create: bool = True, damaged: bool = False) -> GitStore:
+        """Open the store at `path`; create it if it is missing (or an empty folder) and `create` is true.
+
+        `damaged`: also one without a readable `main`, to see what is wrong with it.
+        """
         pygit2.settings.enable_fsync_gitdir(True)  # for the refs; process-wide, as libgit2 has it
         folder = Path(os.path.abspath(path))
         with durable.typed_errors(f"open the store {folder}"):
-            if not (folder / "HEAD").exists():
+            if not looks_like_store(folder):
                 if not create:
                     raise StoreError(f"there is no store at {folder}; create one by running Headwater there")
                 create_store(folder)
-            store = cls(folder)
+            store = cls._open(folder)
             layout = store.repository.config.get_multivar("headwater.layout")
             if any(version != LAYOUT for version in layout):
                 raise StoreError(f"{folder} has store layout {list(layout)}, this program knows {LAYOUT}: upgrade it")
-            if store._refs.get(BRANCHES + MAIN) is None:
+            if not damaged and store._refs.get(BRANCHES + MAIN) is None:
                 raise StoreError(f"{folder} is a Git repository without a branch {MAIN!r}, not a Headwater store")
             return store
+
+    @classmethod
+    def _open(cls, folder: Path) -> GitStore:
+        try:
+            return cls(folder)
+        except pygit2.GitError as error:
+            raise CorruptObjectError(
+                f"{folder} is a store that cannot be opened ({error}): HEAD, the configuration or a folder of it is lost "
+                f"or damaged. `headwater verify` finds all damage; {REPAIR} mends it.",
+                str(folder),
+            ) from error
 
     # --- refs
 
@@ -314,14 +329,15 @@ class GitStore:
     def gc(self, keep: Iterable[str] = (), *, keep_days: float = 14.0, dry_run: bool = False) -> GarbageReport:
         """Delete contents nothing needs; the history itself stays."""
         with durable.typed_errors("collect garbage"), self._sweep_alone():
+            git_maintenance.refuse_unreadable_refs(self.git)
             kept = [*self.branches().values(), *self.tags().values(), *(self.resolve(ref) for ref in keep)]
             return git_maintenance.collect_garbage(self.git, self.lfs, kept, keep_days, dry_run)
 
     def verify(self, ref: str | None = None, fraction: float = 1.0, seed: int = 0) -> VerifyReport:
-        """Re-hash contents: of one ref's tree, or of the whole history of all branches and tags."""
-        heads = sorted({*self.branches().values(), *self.tags().values()})
+        """Refs, index and contents: of one ref's tree, or of the whole history of all branches and tags."""
         wanted = self.resolve(ref) if ref is not None else None
-        return git_maintenance.verify(self.git, self.lfs, heads, wanted, fraction, seed)
+        git = GitObjects(pygit2.Repository(str(self.folder)))  # which remembers nothing of what it has read
+        return git_verify.verify(git, self.lfs, wanted, fraction, seed)
 
     def purge(self, sha256s: Iterable[str], *, reason: str) -> int:
         """Takedown. Digests that are not stored are banned all the same; returns bytes freed."""

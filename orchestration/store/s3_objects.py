@@ -254,9 +254,10 @@ class S3Objects:
     def refuse_purged(self, sha256: str, name: str) -> None:
         """Raise PurgedObjectError, naming the reason, if the content was taken down."""
         tombstone = self.tombstone(sha256)
-        if tombstone:
+        if tombstone is not None:
+            at, reason = tombstone.get("at", "an unknown time"), tombstone.get("reason", "its record was damaged")
             raise PurgedObjectError(
-                f"{name}: object {sha256} was taken down at {tombstone['at']}: {tombstone['reason']}. "
+                f"{name}: object {sha256} was taken down at {at}: {reason}. "
                 "Its bytes are deleted and may not be stored again."
             )
 
