@@ -48,13 +48,14 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from assets.build import BuildError
         from assets.lineage.queries import LineageNotFoundError
+        from orchestration.asset_lock import AlreadyRunningError
         from orchestration.catalog import CatalogError
         from orchestration.config import ConfigError, home_folder
         from orchestration.demo import DemoError
         from orchestration.driver import RunFailedError
         from orchestration.machine_errors import machine_trouble
         from orchestration.partitions import PartitionError
-        from orchestration.publish import AlreadyRunningError, BlockedError, StaleInputError
+        from orchestration.publish import BlockedError, StaleInputError
         from orchestration.store.contract import StoreError
         from orchestration.ui_guard import OriginError
         from orchestration.ui_server import UiError
@@ -230,8 +231,10 @@ def verify(
     seed: Annotated[int, typer.Option(help="Which random share.")] = 0,
     json: Json = False,
 ) -> None:
-    """Re-hash the objects of the store. Exit code 3 when one is missing or altered."""
+    """Read refs, commits and objects of the store. Exit code 3 when one is missing or altered."""
     from orchestration import render
+    from orchestration.run_tags import untagged_runs_damage
+    from orchestration.store import verify_store
     from orchestration.workplace import open_workplace
 
     try:
@@ -240,7 +243,9 @@ def verify(
         raise typer.BadParameter(f"{read_data_subset!r} is not a percentage such as 5%") from None
     if not 0 < fraction <= 1:
         raise typer.BadParameter(f"{read_data_subset!r}: more than 0% and at most 100%")
-    report = open_workplace().store.verify(ref, fraction, seed)
+    workplace = open_workplace()
+    report = verify_store(workplace.store_place, ref, fraction, seed)
+    report.damage += untagged_runs_damage(workplace.store_place)
     render.verification(report, as_json=json)
     if report.damage:
         raise typer.Exit(EXIT_FINDINGS)
@@ -299,9 +304,11 @@ def gc(
     from orchestration import render
     from orchestration.catalog import read_catalog
     from orchestration.retention import drop_states
+    from orchestration.run_tags import refuse_untagged_runs
     from orchestration.workplace import open_workplace
 
     store = open_workplace().store
+    refuse_untagged_runs(store)
     dropped = drop_states(store, read_catalog(store), keep_states, dry_run=dry_run) if keep_states is not None else []
     report = store.gc(keep_days=keep_days, dry_run=dry_run)
     render.garbage(report, dropped, keep_days, dry_run=dry_run, as_json=json)

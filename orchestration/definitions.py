@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from assets.build import BuildError
+from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
 from orchestration.config import ConfigError, Profile
@@ -22,7 +23,6 @@ from orchestration.progress import progress_for
 from orchestration.publish import (
     ALLOW_STALE_TAG,
     FORCE_TAG,
-    AlreadyRunningError,
     BlockedError,
     Publication,
     PublishedOnceError,
@@ -32,6 +32,7 @@ from orchestration.publish import (
 from orchestration.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.schedules import build_schedules
 from orchestration.sensors import build_sensors
+from orchestration.staged import NotWhatWasCheckedError
 from orchestration.stages import GROUPS, STAGES, Stage
 from orchestration.store.contract import StoreError
 from orchestration.ui_metadata import latest_pictures, materialization_metadata
@@ -45,7 +46,7 @@ PARTITIONS = {
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
 EXPECTED_ERRORS = (
     *(BuildError, CatalogError, ConfigError, StoreError),
-    *(StaleInputError, AlreadyRunningError, BlockedError, PublishedOnceError),
+    *(StaleInputError, AlreadyRunningError, BlockedError, NotWhatWasCheckedError, PublishedOnceError),
 )
 
 
@@ -100,9 +101,9 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
             force=context.run.tags.get(FORCE_TAG) == "true",
             accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
         )
-        result = publisher.stage_data(stage, partition)
-        yield from (_check_result(check, stage) for check in result.checks)
-        publication = result if isinstance(result, Publication) else publisher.merge(result)
+        with publisher.publishing(stage, partition) as result:
+            yield from (_check_result(check, stage) for check in result.checks)
+            publication = result if isinstance(result, Publication) else publisher.merge(result)
     except (StaleInputError, AlreadyRunningError) as error:
         if ASKED_TAG not in context.run.tags:
             raise dg.Failure(description=str(error), metadata=_kind(error)) from error

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.config import ConfigError
 from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.failures import Failure, told
 from orchestration.partitions import check_stamp, new_key, newest_keys, split_key
-from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG, AlreadyRunningError
+from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG
 from orchestration.readiness import ready
 from orchestration.reaper import CUT_SHORT_TAG, HOST_TAG, PID_TAG, reap_dead_runs
 from orchestration.stages import BY_NAME, STAGES, Stage

@@ -213,19 +213,26 @@ def verification(report: VerifyReport, *, as_json: bool) -> None:
     if as_json:
         emit(asdict(report))
         return
+    from orchestration.catalog import mend_damaged, partition_of
+    from orchestration.store.contract import REPAIR
+
     out = console()
     for damage in report.damage:
-        out.print(f"[red]{damage.problem}[/] {damage.sha256}")
+        out.print(f"[red]{damage.problem}[/] {damage.kind} {escape(damage.sha256)}")
         for path in damage.paths:
-            out.print(f"  {escape(path)}")
-        out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}")
+            partition = partition_of(path)
+            out.print(f"  {escape(path)}{escape(f' of {partition}') if partition else ''}")
+        if damage.commits:
+            more = f" and {len(damage.commits) - 8} more" if len(damage.commits) > 8 else ""
+            out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}{more}")
     purged = f", {report.purged_objects} purged by takedown" if report.purged_objects else ""
     verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
     out.print(f"{report.objects_checked:,} objects, {size(report.bytes_checked)}{purged}: {verdict}")
-    if report.damage:
-        from orchestration.catalog import mend_damaged
-
-        out.print(mend_damaged(path.split("/")[1] for damage in report.damage for path in damage.paths if "/" in path))
+    contents = [damage for damage in report.damage if damage.kind == "content"]
+    if contents:
+        out.print(mend_damaged(path.split("/")[1] for damage in contents for path in damage.paths if "/" in path))
+    if len(contents) < len(report.damage):
+        out.print(f"{REPAIR} mends what is not a content; without --from, what can be told from the store itself.")
 
 
 def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:

@@ -33,7 +33,7 @@ from typing import Any
 
 import psutil
 
-from orchestration.store import git_refs, open_store
+from orchestration.store import git_ref_files, open_store
 from tests.campaigns.commit import commit
 from tests.end_to_end.site import page
 from tests.histories import building, replay
@@ -299,7 +299,7 @@ def main() -> int:
         print("this campaign needs strace: install it (apt-get install strace)")
         return 1
     started = time.monotonic()
-    git_refs.STALE_LOCK_S = 0.05  # a killed build may leave Git's lock; do not wait the usual 10 s
+    git_ref_files.STALE_LOCK_S = 0.05  # a killed build may leave Git's lock; do not wait the usual 10 s
     replay.warm_up()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory, prefix="faults-") as folder, bench(Path(folder)) as found:

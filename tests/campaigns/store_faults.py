@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.store import git_refs
+from orchestration.store import git_ref_files
 from orchestration.store.contract import StoreUnavailableError
 from orchestration.store.git_store import GitStore
 
@@ -104,6 +104,8 @@ def inject(folder: Path, fault: Fault) -> Row:
     met = done.returncode != 0 or "INJECTED" in trace.read_text(errors="replace")
     outcome = {0: "done", TYPED_ERROR: "typed error", -9: "killed"}.get(done.returncode, "crashed")
     problem = done.stderr[-500:] if outcome == "crashed" else _examine(folder)
+    if met and outcome == "done" and fault.call == "fsync":
+        problem = problem or "the disk reported an error, the store success"
     return Row(fault.call, fault.effect, fault.nth, met, outcome, problem)
 
 
@@ -120,7 +122,7 @@ def _examine(folder: Path) -> str:
     fsck = subprocess.run(["git", "fsck", "--full", "--strict"], cwd=store.folder, capture_output=True, text=True)
     if fsck.returncode != 0 or "error" in fsck.stderr:
         return f"git fsck: {fsck.stdout}{fsck.stderr}"
-    git_refs.STALE_LOCK_S = 0.05  # a killed child may leave Git's lock; do not wait the usual 10 s
+    git_ref_files.STALE_LOCK_S = 0.05  # a killed child may leave Git's lock; do not wait the usual 10 s
     store.commit("main", {"next": b"3"}, message="next")
     return "" if _content(store, "main")["next"] == b"3" else "the next commit is not readable"
 
