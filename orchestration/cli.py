@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -58,10 +56,13 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
         from orchestration.partitions import PartitionError
         from orchestration.publish import AlreadyRunningError, BlockedError, StaleInputError
         from orchestration.store.contract import StoreError
+        from orchestration.ui_guard import OriginError
+        from orchestration.ui_server import UiError
 
         known = (
             *(BuildError, CatalogError, ConfigError, DemoError, RunFailedError, PartitionError),
             *(AlreadyRunningError, BlockedError, LineageNotFoundError, StaleInputError, StoreError),
+            *(OriginError, UiError),
         )
         try:
             command(*args, **kwargs)
@@ -105,6 +106,9 @@ def run(
     accept_yield: Annotated[
         list[str] | None, typer.Option(help="Accept a jump in the yields of this source; recorded (repeatable).")
     ] = None,
+    abandon: Annotated[
+        list[str] | None, typer.Option(help="First forget this partition, which never published anything (repeatable).")
+    ] = None,
     at: Annotated[str | None, typer.Option(help="Time stamp of new partitions (YYYYMMDDTHHMMSSZ).")] = None,
     json: Json = False,
 ) -> None:
@@ -113,8 +117,17 @@ def run(
     from orchestration.runner import run_to_date
     from orchestration.workplace import open_workplace
 
-    accepted = tuple(accept_yield or ())
-    options = Options(recipe, tuple(recrawl or ()), train, new_run, allow_stale, tuple(rebuild or ()), accepted, at)
+    options = Options(
+        recipe=recipe,
+        recrawl=tuple(recrawl or ()),
+        train=train,
+        new_run=new_run,
+        allow_stale=allow_stale,
+        rebuild=tuple(rebuild or ()),
+        accept_yield=tuple(accept_yield or ()),
+        abandon=tuple(abandon or ()),
+        at=at,
+    )
     run_to_date(open_workplace(), options, as_json=json)
 
 
@@ -340,12 +353,20 @@ def compact(
 
 @app.command()
 @expected_errors
-def ui(port: Annotated[int, typer.Option(help="Port on localhost.", min=1, max=65535)] = 3000) -> None:
-    """Open the Dagster UI (with schedules and sensors) on the same state, on localhost only."""
+def ui(
+    port: Annotated[int, typer.Option(help="Port on localhost.", min=1, max=65535)] = 3000,
+    origin: Annotated[
+        list[str] | None, typer.Option(help="Also answer a proxy's browsers, for instance https://ui.example.org.")
+    ] = None,
+) -> None:
+    """Open the Dagster UI (with schedules and sensors) on the same state, on localhost and for its own pages only."""
     from tempfile import TemporaryFile
+
+    from dagster import DagsterInstance
 
     from orchestration.config import REPOSITORY
     from orchestration.demo import refuse_busy_port
+    from orchestration.ui_server import run_ui
     from orchestration.workplace import open_workplace
 
     refuse_busy_port(port, "headwater ui --port N")
@@ -354,11 +375,10 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.", min=1, max=6
     with TemporaryFile(dir=workplace.dagster_home) as probe:
         probe.write(b"Dagster writes here")
     os.environ["HEADWATER_HOME"] = str(workplace.home)
-    os.environ["DAGSTER_HOME"] = str(workplace.dagster_home)
     os.chdir(REPOSITORY)
-    print(f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)")
-    dg = Path(sys.executable).with_name("dg")
-    os.execv(dg, [str(dg), "dev", "--host", "127.0.0.1", "--port", str(port)])
+    print(f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)", flush=True)
+    with DagsterInstance.get() as instance:
+        run_ui(instance, port, origin or ())
 
 
 add_data_commands(app, expected_errors)

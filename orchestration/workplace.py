@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestration.config import Config, ConfigError, home_folder, load_config
 from orchestration.store import open_store
-from orchestration.store.contract import VersionedStore
+from orchestration.store.contract import PRIVATE, VersionedStore
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
@@ -81,9 +81,10 @@ class Workplace:
         )
 
     def make(self, folder: Path) -> None:
-        """Create a folder of the home. Raises ConfigError where HEADWATER_HOME cannot hold one."""
+        """Create a folder of the home, for its owner only. Raises ConfigError where HEADWATER_HOME cannot hold one."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            for each in (self.home, folder) if self.home in folder.parents else (folder,):
+                each.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError) as error:
             raise ConfigError(
                 f"{folder} cannot be created: {error.filename} is or lies in a file, not a folder. "

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
 MAIN = "main"
+PRIVATE = 0o700
+"""Mode of a new home and a new local store: crawled texts and configured sources are for their owner only."""
 
 
 class StoreError(Exception):

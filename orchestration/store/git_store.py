@@ -27,6 +27,7 @@ import pygit2
 from orchestration.store import durable, git_maintenance, git_trees, paths
 from orchestration.store.contract import (
     MAIN,
+    PRIVATE,
     Change,
     CommitInfo,
     CorruptObjectError,
@@ -367,9 +368,11 @@ def _create(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise StoreError(f"{folder} exists and is not a Headwater store; choose an empty or a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    mode = folder.stat().st_mode & 0o7777 if folder.exists() else PRIVATE  # an empty folder is its maker's word
     temporary = folder.parent / f".{folder.name}.{durable.temporary_name()}"
     try:
         repository = pygit2.init_repository(str(temporary), bare=True, initial_head=MAIN)
+        temporary.chmod(mode)
         repository.config["headwater.layout"] = LAYOUT
         repository.config["gc.auto"] = 0  # Git's own gc would prune commits that only lineage rows name
         repository.config["gc.pruneExpire"] = "never"

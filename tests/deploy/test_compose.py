@@ -87,3 +87,9 @@ def test_dagsters_instance_is_ours_with_its_history_in_postgres() -> None:
     assert storage["password"] == {"env": "DAGSTER_POSTGRES_PASSWORD"}
     assert "DAGSTER_POSTGRES_PASSWORD" in SERVICES["webserver"]["environment"]
     assert f"CREATE DATABASE {storage['db_name']};" in (DEPLOY / "postgres.sql").read_text()
+
+
+def test_the_web_server_stands_behind_the_guard() -> None:
+    words = SERVICES["webserver"]["command"].split()
+    assert words[:3] == ["python", "-m", "orchestration.ui_server"]
+    assert "dagster-webserver" not in str(SERVICES)
