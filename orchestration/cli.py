@@ -146,14 +146,14 @@ def demo(json: Json = False) -> None:
 @expected_errors
 def status(json: Json = False) -> None:
     """What is fresh, stale and why, or missing, per asset and partition. Exit code 3 when not all is fresh."""
-    from orchestration import render
+    from orchestration import render_status
     from orchestration.catalog import read_catalog
     from orchestration.status import walk
     from orchestration.workplace import open_workplace
 
     workplace = open_workplace()
     found = walk(read_catalog(workplace.store), workplace.config)
-    render.status(found, as_json=json)
+    render_status.status(found, as_json=json)
     if found.needing():
         raise typer.Exit(EXIT_FINDINGS)
 
@@ -167,14 +167,14 @@ def plan(
     json: Json = False,
 ) -> None:
     """What `headwater run` would do, why, and about how long it takes (from earlier builds)."""
-    from orchestration import render
+    from orchestration import render_status
     from orchestration.catalog import read_catalog
     from orchestration.driver import Driver, Options
     from orchestration.workplace import open_workplace
 
     workplace = open_workplace()
     driver = Driver(workplace, Options(recipe, tuple(recrawl or ()), train))
-    render.plan(driver.preview(), read_catalog(workplace.store), as_json=json)
+    render_status.plan(driver.preview(), read_catalog(workplace.store), as_json=json)
 
 
 @app.command()

@@ -13,11 +13,14 @@ import ast
 import contextlib
 import hashlib
 import json
+import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from typing import Any, TypeVar
 
 from orchestration.config import REPOSITORY, home_folder
 from orchestration.stages import STAGES, Stage
@@ -72,22 +75,32 @@ Parts = tuple[dict[str, str], list[str]]
 
 @cache
 def _known_parts() -> dict[str, Parts]:
-    """The parts of every stage. Parsing the project takes two seconds of every command, so what was found is kept
-    beside the hash of all its sources; a file that does not fit them, or cannot be read or written, costs those two seconds."""
-    home, name = home_folder(), "code_parts.json"
-    sources = _hash_of_sources()
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    """The parts of every stage. Parsing the project takes two seconds of every command, so what was found is kept."""
+
+    def read(kept: Any) -> dict[str, Parts]:
+        return {stage.name: (dict(kept[stage.name][0]), list(kept[stage.name][1])) for stage in STAGES}
+
+    return _kept("code_parts.json", _hash_of_sources(), read, lambda: {stage.name: _parts(stage) for stage in STAGES})
+
+
+Found = TypeVar("Found")
+
+
+def _kept(name: str, of: str, read: Callable[[Any], Found], find: Callable[[], Found]) -> Found:
+    """What an earlier process found in the same circumstances (`of`). A file that is of others, or cannot be read or
+    written, costs the time to find it again."""
+    home = home_folder()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         content = json.loads((home / "scratch" / name).read_text(encoding="utf-8"))
-        if content["sources"] == sources:
-            kept = content["parts"]
-            return {stage.name: (dict(kept[stage.name][0]), list(kept[stage.name][1])) for stage in STAGES}
-    parts = {stage.name: _parts(stage) for stage in STAGES}
+        if content["of"] == of:
+            return read(content["found"])
+    found = find()
     if home.is_dir():  # a home is not made for this
         from orchestration.store.durable import write_small_file  # pygit2, for those who write alone
 
         with contextlib.suppress(OSError):
-            write_small_file(home / "scratch", name, json.dumps({"sources": sources, "parts": parts}).encode())
-    return parts
+            write_small_file(home / "scratch", name, json.dumps({"of": of, "found": found}).encode())
+    return found
 
 
 def _hash_of_sources() -> str:
@@ -292,7 +305,23 @@ def _bare(statement: ast.stmt) -> bytes:
 
 @cache
 def _distributions() -> dict[str, list[str]]:
-    return dict(packages_distributions())
+    """Top-level name -> distributions. Asking each for its list of files takes a second of every command: kept."""
+
+    def read(kept: Any) -> dict[str, list[str]]:
+        return {name: list(distributions) for name, distributions in kept.items()}
+
+    return _kept("distributions.json", _hash_of_installed(), read, lambda: dict(packages_distributions()))
+
+
+def _hash_of_installed() -> str:
+    """Over the folders where importable distributions describe themselves; installing one again makes its folder anew."""
+    hasher = hashlib.sha256()
+    for folder in sys.path:
+        with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.name.endswith((".dist-info", ".egg-info")):
+                    hasher.update(f"{entry.path} {entry.stat().st_mtime_ns}\n".encode())
+    return hasher.hexdigest()
 
 
 def _versions(imported: list[str]) -> dict[str, str]:

@@ -6,7 +6,8 @@ Both sort by name into chronological order within a source or recipe.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 _KEY = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)@(?P<stamp>\d{8}T\d{6}Z)")
@@ -53,10 +54,11 @@ def split_key(key: str) -> tuple[str, str]:
     return match["name"], match["stamp"]
 
 
-def previous_key(key: str, keys: Iterable[str]) -> str | None:
-    """The newest key of the same name that is older than `key`."""
-    same = f"{split_key(key)[0]}@"
-    return max((k for k in keys if k < key and k.startswith(same)), default=None)
+def previous_key(key: str, keys: Sequence[str]) -> str | None:
+    """The newest key of the same name that is older than `key`; `keys` are sorted, so it stands right before it."""
+    at = bisect_left(keys, key)
+    before = keys[at - 1] if at else ""
+    return before if before.startswith(f"{split_key(key)[0]}@") else None
 
 
 def newest_keys(keys: Iterable[str]) -> dict[str, str]:

@@ -16,7 +16,6 @@ from orchestration.catalog import Catalog
 from orchestration.compaction import Packed
 from orchestration.retention import DroppedStates
 from orchestration.stages import BY_NAME, STAGES
-from orchestration.status import Status
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
 from orchestration.takedown import Takedown
 
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from assets.training.shape_rules import Advice
 
 PLAIN_WIDTH = 160
-STATE_STYLE = {"fresh": "green", "stale": "yellow", "missing": "red", "history": "dim"}
 
 
 def console(as_json: bool = False) -> Console:
@@ -71,78 +69,6 @@ def packs(done: Sequence[Packed], *, as_json: bool) -> None:
     for each in done:
         grid.add_row(each.asset, f"{each.partitions:,}", str(each.packs), f"{each.rows:,}")
     console().print(grid)
-
-
-def status(found: Status, *, as_json: bool) -> None:
-    """One row per asset and partition, with the causes."""
-    if as_json:
-        emit(
-            {
-                "commit": found.commit,
-                "items": [
-                    {
-                        "asset": item.asset,
-                        "partition": item.partition,
-                        "state": item.state,
-                        "causes": list(item.causes),
-                        "version": item.version,
-                        "code": item.identity.code if item.identity else None,
-                    }
-                    for item in found.items.values()
-                ],
-            }
-        )
-        return
-    grid = table("Status", "asset", "partition", "state", "why", "version")
-    for item in found.items.values():
-        style = STATE_STYLE[item.state]
-        why = "; ".join(item.causes[:3]) + (f" (+{len(item.causes) - 3} more)" if len(item.causes) > 3 else "")
-        shown = f"[{style}]{item.state}[/]"
-        grid.add_row(item.asset, item.partition or "", shown, escape(why), (item.version or "")[:12])
-    out = console()
-    if not found.items:
-        out.print("Nothing is built yet. `make demo` or `headwater run` begins.")
-        return
-    out.print(grid)
-    counts = {s: sum(i.state == s for i in found.items.values()) for s in STATE_STYLE}
-    out.print(", ".join(f"{n} {s}" for s, n in counts.items() if n))
-    if counts["stale"] or counts["missing"]:
-        out.print("Next: `headwater plan` shows what would be built; `headwater run` builds it.")
-
-
-def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
-    """Steps with causes and the seconds their last builds took."""
-
-    def seconds(asset: str) -> float | None:
-        known = [m["duration_s"] for (a, _), m in catalog.manifests.items() if a == asset]
-        return sum(known) / len(known) if known else None
-
-    rows = [
-        {
-            "job": step.job,
-            "partition": step.partition,
-            "asset": asset,
-            "why": list(step.causes.get(asset, ())),
-            "seconds": seconds(asset),
-        }
-        for step in steps
-        for asset in step.assets
-    ]
-    known = [row["seconds"] for row in rows if row["seconds"] is not None]
-    if as_json:
-        emit({"steps": rows, "seconds": sum(known), "assets_without_history": len(rows) - len(known)})
-        return
-    out = console()
-    if not rows:
-        out.print("Everything is up to date: `headwater run` would do nothing.")
-        return
-    grid = table("Plan", "job", "partition", "asset", "why", "seconds", numbers=["seconds"])
-    for row in rows:
-        shown = "?" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        grid.add_row(row["job"], row["partition"] or "", row["asset"], escape("; ".join(row["why"][:2])), shown)
-    out.print(grid)
-    note = f", {len(rows) - len(known)} never built before (unknown)" if len(known) < len(rows) else ""
-    out.print(f"About {sum(known):.0f} s{note}.")
 
 
 def audit(rows: list[dict[str, Any]], *, as_json: bool) -> None:

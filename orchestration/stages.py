@@ -57,6 +57,10 @@ class Stage:
     once: bool = False  # a published partition is for ever: evidence of the web, or what a run is bound to
     data_files: tuple[str, ...] = ()  # globs of files in the repository that are read like code
 
+    def __hash__(self) -> int:
+        """By name, which is unique in the graph: caches are asked by stage for every partition."""
+        return hash(self.name)
+
     @property
     def sort_key(self) -> int:
         """Position in the graph."""

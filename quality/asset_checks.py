@@ -1,4 +1,4 @@
-"""All checks of an asset, run over its evidence: the limits (Great Expectations) and its own rules."""
+"""All checks of an asset, run over its evidence: the limits of thresholds.py and its own rules."""
 
 from __future__ import annotations
 

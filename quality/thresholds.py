@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limit:
-    """`minimum <= statistic <= maximum`, checked by Great Expectations over the stage's statistics.
+    """`minimum <= statistic <= maximum`, judged over the stage's statistics.
 
     `statistic` is looked up with `Evidence.statistic`.
     """

@@ -17,7 +17,7 @@ READ = """
 import json
 from orchestration.code_version import code_version
 from orchestration.stages import STAGES
-print(json.dumps({s.name: code_version(s).digest for s in STAGES}))
+print(json.dumps(%s))
 """
 
 
@@ -31,8 +31,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def digests(root: Path) -> dict[str, str]:
+    return read(root, "{s.name: code_version(s).digest for s in STAGES}")
+
+
+def read(root: Path, expression: str) -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if key != "HEADWATER_HOME"}
-    command = [sys.executable, "-c", READ]
+    command = [sys.executable, "-c", READ % expression]
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True)
     return json.loads(result.stdout)
 
@@ -87,10 +91,27 @@ def test_what_was_kept_is_used_only_when_it_is_whole_and_of_these_sources(copy: 
     kept = copy / ".headwater/scratch/code_parts.json"
     found = digests(copy)
     content = json.loads(kept.read_text(encoding="utf-8"))
-    content["parts"]["corpus"][0]["assets.dedup.corpus"] = "0" * 16
+    content["found"]["corpus"][0]["assets.dedup.corpus"] = "0" * 16
     kept.write_text(json.dumps(content), encoding="utf-8")
     assert digests(copy)["corpus"] != found["corpus"], "what is kept is read"
     kept.write_text(json.dumps(content)[:-40], encoding="utf-8")
     assert digests(copy) == found, "what is cut short is not"
-    kept.write_text(json.dumps(content | {"sources": "0" * 64}), encoding="utf-8")
+    kept.write_text(json.dumps(content | {"of": "0" * 64}), encoding="utf-8")
     assert digests(copy) == found, "what belongs to other sources is not"
+
+
+def test_an_installed_library_is_seen_although_the_list_of_libraries_is_kept(copy: Path) -> None:
+    def libraries() -> dict[str, str]:
+        return read(copy, "{name: text for s in STAGES for name, text in code_version(s).libraries.items()}")
+
+    before = libraries()
+    assert "numpy" in json.loads((copy / ".headwater/scratch/distributions.json").read_text(encoding="utf-8"))["found"]
+    information = copy / "made_up_library-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: made-up-library\nVersion: 1.0\n")
+    (information / "top_level.txt").write_text("numpy\n")
+    try:
+        assert libraries() == before | {"made-up-library": "1.0"}
+    finally:
+        shutil.rmtree(information)
+    assert libraries() == before

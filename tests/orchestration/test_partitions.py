@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from orchestration.partitions import PartitionError, check_stamp, is_key, new_key, newest_keys, previous_key, split_key
@@ -10,8 +12,25 @@ KEYS = ["a@20260102T000000Z", "b@20260103T000000Z", "a@20260101T000000Z", "a-b@2
 
 
 def test_previous_looks_at_the_same_name_only() -> None:
-    assert previous_key("a@20260105T000000Z", KEYS) == "a@20260102T000000Z"
-    assert previous_key("a@20260101T000000Z", KEYS) is None
+    assert previous_key("a@20260105T000000Z", sorted(KEYS)) == "a@20260102T000000Z"
+    assert previous_key("a@20260102T000000Z", sorted(KEYS)) == "a@20260101T000000Z"
+    assert previous_key("a@20260101T000000Z", sorted(KEYS)) is None
+    assert previous_key("a-b@20260104T000000Z", sorted(KEYS)) is None
+    assert previous_key("a@20260105T000000Z", []) is None
+
+
+def test_the_previous_of_a_thousand_nights_is_found_by_looking_at_a_few() -> None:
+    looked = 0
+
+    class Keys(list[str]):
+        def __getitem__(self, at: Any) -> Any:
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(at)
+
+    nights = Keys(f"web@2{number:03d}0101T000000Z" for number in range(1000))
+    assert previous_key("web@25000101T000000Z", nights) == "web@24990101T000000Z"
+    assert 0 < looked < 20
 
 
 def test_newest_per_name() -> None:
