@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -35,7 +36,13 @@ def main() -> None:
     """Entry point: quiet libraries first, then the command. SIGTERM ends it as Ctrl+C does: children first, one message."""
     apply_offline_defaults(os.environ)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    try:
+        app()
+    except Exception as error:  # a bug
+        from orchestration.terminal import print_traceback
+
+        print_traceback(error)
+        sys.exit(EXIT_FAILED)
 
 
 def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,16 +87,10 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fail(message: str) -> None:
-    from rich.console import Console
+    from orchestration.terminal import console, quoted
 
-    Console(stderr=True).print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    console(as_json=True).print(f"[bold red]error:[/] {quoted(message)}", soft_wrap=True)
     raise typer.Exit(EXIT_FAILED)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 @app.command()
@@ -354,6 +355,7 @@ def ui(
 
     from orchestration.config import REPOSITORY
     from orchestration.demo import refuse_busy_port
+    from orchestration.terminal import console
     from orchestration.ui_server import run_ui
     from orchestration.workplace import open_workplace
 
@@ -364,7 +366,8 @@ def ui(
         probe.write(b"Dagster writes here")
     os.environ["HEADWATER_HOME"] = str(workplace.home)
     os.chdir(REPOSITORY)
-    print(f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)", flush=True)
+    said = f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)"
+    console().print(said, markup=False, soft_wrap=True)
     with DagsterInstance.get() as instance:
         run_ui(instance, port, origin or ())
 

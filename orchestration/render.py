@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from orchestration.catalog import Catalog
@@ -19,27 +16,15 @@ from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import Status
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
 from orchestration.takedown import Takedown
+from orchestration.terminal import console as console
+from orchestration.terminal import emit as emit
+from orchestration.terminal import quoted as quoted
 
 if TYPE_CHECKING:
     from assets.training.layout import LayoutAdvice
     from assets.training.shape_rules import Advice
 
-PLAIN_WIDTH = 160
 STATE_STYLE = {"fresh": "green", "stale": "yellow", "missing": "red", "history": "dim"}
-
-
-def console(as_json: bool = False) -> Console:
-    """For people: standard output, or standard error while standard output carries JSON."""
-    found = Console(stderr=as_json, highlight=False)
-    if not found.is_terminal:
-        found.width = PLAIN_WIDTH  # a pipe has no width, and folded tables cannot be read or searched
-    return found
-
-
-def emit(value: Any) -> None:
-    """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
 
 
 def table(title: str | None, *columns: str, numbers: Iterable[str] = ()) -> Table:
@@ -98,7 +83,7 @@ def status(found: Status, *, as_json: bool) -> None:
         style = STATE_STYLE[item.state]
         why = "; ".join(item.causes[:3]) + (f" (+{len(item.causes) - 3} more)" if len(item.causes) > 3 else "")
         shown = f"[{style}]{item.state}[/]"
-        grid.add_row(item.asset, item.partition or "", shown, escape(why), (item.version or "")[:12])
+        grid.add_row(item.asset, item.partition or "", shown, quoted(why), (item.version or "")[:12])
     out = console()
     if not found.items:
         out.print("Nothing is built yet. `make demo` or `headwater run` begins.")
@@ -139,7 +124,7 @@ def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
     grid = table("Plan", "job", "partition", "asset", "why", "seconds", numbers=["seconds"])
     for row in rows:
         shown = "?" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        grid.add_row(row["job"], row["partition"] or "", row["asset"], escape("; ".join(row["why"][:2])), shown)
+        grid.add_row(row["job"], row["partition"] or "", row["asset"], quoted("; ".join(row["why"][:2])), shown)
     out.print(grid)
     note = f", {len(rows) - len(known)} never built before (unknown)" if len(known) < len(rows) else ""
     out.print(f"About {sum(known):.0f} s{note}.")
@@ -153,7 +138,7 @@ def audit(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     grid = table("Audit", "rule", "run", "checked", "violations", "example", numbers=["checked", "violations"])
     for row in rows:
         style = "red" if row["violations"] else "green"
-        shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", escape(row["example"] or ""))
+        shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", quoted(row["example"] or ""))
         grid.add_row(row["rule"], row["run"], *shown)
     console().print(grid)
 
@@ -185,7 +170,7 @@ def layout(advice: LayoutAdvice, shape: Sequence[Advice], *, as_json: bool) -> N
         out.print(f"{name} = {json.dumps(value)}")
     out.print("\n[bold]Why[/]")
     for reason in advice.reasons:
-        out.print(f"- {escape(reason)}")
+        out.print(f"- {quoted(reason)}")
     out.print(f"\n[bold]Memory of a GPU at its worst moment[/] ({advice.memory.moment})")
     grid = table(None, "held by", "GiB", numbers=["GiB"])
     for name, count in memory.items():
@@ -193,7 +178,7 @@ def layout(advice: LayoutAdvice, shape: Sequence[Advice], *, as_json: bool) -> N
     out.print(grid)
     for each in shape:
         if not each.kept:
-            out.print(f"[yellow]shape:[/] {escape(each.rule)} (here {escape(each.found)}): {escape(each.why)}")
+            out.print(f"[yellow]shape:[/] {quoted(each.rule)} (here {quoted(each.found)}): {quoted(each.why)}")
 
 
 def findings(rows: Sequence[Any], *, as_json: bool) -> None:
@@ -204,7 +189,7 @@ def findings(rows: Sequence[Any], *, as_json: bool) -> None:
     grid = table("Doctor", "", "check", "found", "remedy")
     for row in rows:
         mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if row.severity == "error" else "[yellow]![/]")
-        grid.add_row(mark, row.name, escape(row.found), "" if row.ok else escape(row.remedy))
+        grid.add_row(mark, row.name, quoted(row.found), "" if row.ok else quoted(row.remedy))
     console().print(grid)
 
 
@@ -215,9 +200,9 @@ def verification(report: VerifyReport, *, as_json: bool) -> None:
         return
     out = console()
     for damage in report.damage:
-        out.print(f"[red]{damage.problem}[/] {damage.sha256}")
+        out.print(f"[red]{quoted(damage.problem)}[/] {damage.sha256}")
         for path in damage.paths:
-            out.print(f"  {escape(path)}")
+            out.print(f"  {quoted(path)}")
         out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}")
     purged = f", {report.purged_objects} purged by takedown" if report.purged_objects else ""
     verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
@@ -235,7 +220,7 @@ def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:
         return
     grid = table("Log", "commit", "when", "message")
     for commit in commits:
-        grid.add_row(commit.id[:12], commit.committed_at, escape(commit.message.splitlines()[0]))
+        grid.add_row(commit.id[:12], commit.committed_at, quoted(commit.message.splitlines()[0]))
     console().print(grid)
 
 
@@ -248,7 +233,7 @@ def diff(changes: Sequence[Change], *, as_json: bool) -> None:
     for change in changes:
         before = size(change.before.size_bytes) if change.before else ""
         after = size(change.after.size_bytes) if change.after else ""
-        grid.add_row(change.kind, escape(change.path), before, after)
+        grid.add_row(change.kind, quoted(change.path), before, after)
     out = console()
     out.print(grid if changes else "No difference.")
 
@@ -304,11 +289,11 @@ def summary(workplace: Any, catalog: Catalog, steps: Sequence[Any], seconds: flo
         out.print(_stage_table(rows))
         for row in rows:
             if row["dropped"]:
-                reasons = ", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items())
+                reasons = quoted(", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items()))
                 out.print(f"  dropped by {row['asset']}: {reasons}")
         if scores:
             out.print(_score_table(scores))
-    out.print(f"\n{seconds:.0f} s. The data is in {workplace.store_place} (branch main).")
+    out.print(f"\n{seconds:.0f} s. The data is in {quoted(workplace.store_place)} (branch main).")
     out.print("Next: `make ui` to click through it · `headwater status` · `headwater lineage URL` · `headwater audit`")
 
 
