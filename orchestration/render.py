@@ -255,6 +255,9 @@ def garbage(
     console().print(
         f"{report.deleted_objects:,} objects ({size(report.deleted_bytes)}) {verb}, {report.kept_objects:,} kept."
     )
+    if report.packed_objects:
+        verb = "would be packed" if dry_run else "packed"
+        console().print(f"{report.packed_objects:,} small files of the store's history {verb}.")
 
 
 def takedown(done: Takedown, *, as_json: bool) -> None:

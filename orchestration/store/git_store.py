@@ -51,6 +51,7 @@ from orchestration.store.git_objects import (
     Pointer,
     encode_message,
 )
+from orchestration.store.git_packing import pack_loose
 from orchestration.store.git_refs import BRANCHES, TAGS, GitRefs, annotated_tag
 from orchestration.store.lfs_objects import LfsObjects
 
@@ -308,7 +309,9 @@ class GitStore:
         """Delete contents nothing needs; the history itself stays."""
         with durable.typed_errors("collect garbage"), self._sweep_alone():
             kept = [*self.branches().values(), *self.tags().values(), *(self.resolve(ref) for ref in keep)]
-            return git_maintenance.collect_garbage(self.git, self.lfs, kept, keep_days, dry_run)
+            report = git_maintenance.collect_garbage(self.git, self.lfs, kept, keep_days, dry_run)
+            report.packed_objects = pack_loose(self.git, dry_run=dry_run)
+            return report
 
     def verify(self, ref: str | None = None, fraction: float = 1.0, seed: int = 0) -> VerifyReport:
         """Re-hash contents: of one ref's tree, or of the whole history of all branches and tags."""
