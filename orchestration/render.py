@@ -12,6 +12,7 @@ from rich.table import Table
 from orchestration.catalog import Catalog
 from orchestration.compaction import Packed
 from orchestration.retention import DroppedStates
+from orchestration.run_history import TrimmedHistory
 from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import Status
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
@@ -239,11 +240,17 @@ def diff(changes: Sequence[Change], *, as_json: bool) -> None:
 
 
 def garbage(
-    report: GarbageReport, dropped: Sequence[DroppedStates], keep_days: float, *, dry_run: bool, as_json: bool
+    report: GarbageReport,
+    dropped: Sequence[DroppedStates],
+    history: TrimmedHistory,
+    keep_days: float,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """What gc did, and the states of runs that left main before."""
+    """What gc did, the states of runs that left main before, and what left Dagster's history."""
     if as_json:
-        emit(asdict(report) | {"dropped_states": [asdict(each) for each in dropped]})
+        emit(asdict(report) | {"dropped_states": [asdict(each) for each in dropped], "history": asdict(history)})
         return
     for each in dropped:
         console().print(
@@ -258,6 +265,12 @@ def garbage(
     if report.packed_objects:
         verb = "would be packed" if dry_run else "packed"
         console().print(f"{report.packed_objects:,} small files of the store's history {verb}.")
+    if history.deleted_runs or history.shortened_runs:
+        verb, freed = ("would leave", "") if dry_run else ("left", f" ({size(history.freed_bytes)})")
+        runs = history.deleted_runs + history.shortened_runs
+        console().print(
+            f"The logs of {runs:,} old runs {verb} Dagster's history{freed}; {history.deleted_runs:,} wholly."
+        )
 
 
 def takedown(done: Takedown, *, as_json: bool) -> None:
