@@ -56,6 +56,7 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any, **kwargs: Any) -> None:
         from assets.build import BuildError
         from assets.lineage.queries import LineageNotFoundError
+        from orchestration.alerts import DeliveryError
         from orchestration.catalog import CatalogError
         from orchestration.config import ConfigError, home_folder
         from orchestration.demo import DemoError
@@ -70,7 +71,7 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
         known = (
             *(BuildError, CatalogError, ConfigError, DemoError, RunFailedError, PartitionError),
             *(AlreadyRunningError, BlockedError, LineageNotFoundError, StaleInputError, StoreError),
-            *(OriginError, UiError),
+            *(DeliveryError, OriginError, UiError),
         )
         try:
             command(*args, **kwargs)

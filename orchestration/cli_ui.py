@@ -12,6 +12,7 @@ import typer
 def add_ui_command(app: typer.Typer, expected_errors: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
     """Add the command under the error handling of the main command."""
     app.command("ui")(expected_errors(ui))
+    app.command("alerts")(expected_errors(alerts))
 
 
 def ui(
@@ -42,3 +43,24 @@ def ui(
     console().print(said, markup=False, soft_wrap=True)
     with DagsterInstance.get() as instance:
         run_ui(instance, port, origin or ())
+
+
+def alerts(
+    test: Annotated[bool, typer.Option("--test", help="Send a test message over each channel.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
+) -> None:
+    """Who is told of failed runs, blocked checks, missed nights and silent sources: config/alerts.toml."""
+    from orchestration.alert_channels import channels_of
+    from orchestration.alerts import Alert, load_alerts
+    from orchestration.config import config_folder
+    from orchestration.terminal import console, emit
+
+    channels = channels_of(load_alerts())
+    for channel in channels if test else ():
+        channel.send(Alert("test", "test", "a test", "`headwater alerts --test` sent this. Nothing is wrong."))
+    if json:
+        emit({"channels": [channel.name for channel in channels], "sent": test and bool(channels)})
+        return
+    names = ", ".join(channel.name for channel in channels)
+    off = f"Alerts are off: name a channel in {config_folder() / 'alerts.toml'}."
+    console().print(f"{'A test went to' if test else 'Alerts go to'}: {names}." if names else off, markup=False)
