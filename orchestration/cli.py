@@ -109,6 +109,9 @@ def run(
     accept_yield: Annotated[
         list[str] | None, typer.Option(help="Accept a jump in the yields of this source; recorded (repeatable).")
     ] = None,
+    abandon: Annotated[
+        list[str] | None, typer.Option(help="First forget this partition, which never published anything (repeatable).")
+    ] = None,
     at: Annotated[str | None, typer.Option(help="Time stamp of new partitions (YYYYMMDDTHHMMSSZ).")] = None,
     json: Json = False,
 ) -> None:
@@ -117,8 +120,17 @@ def run(
     from orchestration.runner import run_to_date
     from orchestration.workplace import open_workplace
 
-    accepted = tuple(accept_yield or ())
-    options = Options(recipe, tuple(recrawl or ()), train, new_run, allow_stale, tuple(rebuild or ()), accepted, at)
+    options = Options(
+        recipe=recipe,
+        recrawl=tuple(recrawl or ()),
+        train=train,
+        new_run=new_run,
+        allow_stale=allow_stale,
+        rebuild=tuple(rebuild or ()),
+        accept_yield=tuple(accept_yield or ()),
+        abandon=tuple(abandon or ()),
+        at=at,
+    )
     run_to_date(open_workplace(), options, as_json=json)
 
 

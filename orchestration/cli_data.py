@@ -82,7 +82,7 @@ def _settings(settings: list[str] | None) -> dict[str, Any]:
 
 
 def _crawl(names: list[str], at: str | None, as_json: bool) -> None:
-    """Publish raw_crawl and crawl_delta of a new partition of each source; say what came in."""
+    """Publish raw_crawl and crawl_delta of a new partition of each source; say what came in, then what failed."""
     from orchestration import render
     from orchestration.catalog import read_catalog
     from orchestration.driver import Driver, Options, Step
@@ -95,11 +95,10 @@ def _crawl(names: list[str], at: str | None, as_json: bool) -> None:
     console = render.console(as_json)
     partitions = [new_key(name, at) for name in names]
     with driver.exclusive(), terminal(console):
-        for partition in partitions:
-            driver.execute(Step("crawl_job", partition, ("raw_crawl", "crawl_delta")))
+        done = [key for key in partitions if driver.attempt(Step("crawl_job", key, ("raw_crawl", "crawl_delta")))]
     catalog = read_catalog(workplace.store)
     rows = []
-    for partition in partitions:
+    for partition in done:
         crawl, delta = (catalog.manifests[asset, partition]["report"] for asset in ("raw_crawl", "crawl_delta"))
         rows.append(
             {
@@ -113,14 +112,14 @@ def _crawl(names: list[str], at: str | None, as_json: bool) -> None:
         )
     if as_json:
         render.emit(rows)
-        return
-    for row in rows:
+    for row in [] if as_json else rows:
         changes = ", ".join(f"{count:,} {change}" for change, count in row["changes"].items() if count)
         console.print(
             f"{row['partition']}: {row['kept']:,} of {row['records']:,} records kept; {changes}", highlight=False
         )
         for reason, count in sorted({**row["dropped"], **row["not_taken"]}.items(), key=lambda item: -item[1]):
             console.print(f"  {count:>10,}  {render.quoted(reason)}")
+    driver.raise_failures()
 
 
 def export_data(

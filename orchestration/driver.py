@@ -12,11 +12,13 @@ from typing import Any
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.config import ConfigError
 from orchestration.evidence import ACCEPT_YIELD_TAG
-from orchestration.partitions import check_stamp, is_key, new_key, newest_keys, split_key
+from orchestration.failures import Failure, told
+from orchestration.partitions import check_stamp, new_key, newest_keys, split_key
 from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG, AlreadyRunningError
-from orchestration.reaper import PID_TAG, reap_dead_runs
+from orchestration.reaper import CUT_SHORT_TAG, PID_TAG, reap_dead_runs
 from orchestration.stages import BY_NAME, STAGES, Stage
-from orchestration.status import PLANNER, Item, Status, walk
+from orchestration.status import CRAWL, PLANNER, Item, Status, published_crawls, unfit_inputs, walk, whole_crawls
+from orchestration.unfinished import TRIES, failures, registered, unfinished_crawls
 from orchestration.workplace import Workplace
 
 BINDING_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "run" and stage.once)
@@ -41,6 +43,8 @@ class Options:
     """Assets to build again although they are fresh."""
     accept_yield: tuple[str, ...] = ()
     """Sources whose yields may jump this time."""
+    abandon: tuple[str, ...] = ()
+    """Partitions that were started and never published, to forget first."""
     at: str | None = None
     """Time stamp of new partitions, for reproducible builds; now if not given."""
 
@@ -60,7 +64,14 @@ class Driver:
 
     def __init__(self, workplace: Workplace, options: Options) -> None:
         self.workplace, self.options = workplace, options
+        self.failures: list[Failure] = []
+        self.waiting: dict[str, list[str]] = {}
+        """What was not built because something that it reads is not fresh, and that."""
+        self.held_back: list[str] = []
+        """Unfinished crawls that failed too often to be tried again unasked."""
         self._built: set[tuple[str, str | None]] = set()
+        self._failed: set[tuple[str, str | None]] = set()
+        self._seen: tuple[Catalog, Status] | None = None
         if options.recipe not in workplace.config.runs:
             known = ", ".join(sorted(workplace.config.runs)) or "none"
             raise ConfigError(f"recipe {options.recipe!r} is not in config/recipes/; known: {known}")
@@ -76,38 +87,50 @@ class Driver:
     # --- planning
 
     def steps(self) -> Iterator[Step]:
-        """The steps in order, each decided when the ones before it are done (call again after a crash)."""
+        """The steps in order, each decided when the ones before it are done (call again after a crash).
+
+        What failed is not tried again, and what reads it waits; everything else goes on.
+        """
         for key in self.due_crawls():
-            yield self._step("crawl_job", key, self._items("crawl", key))
-        for key in read_catalog(self.workplace.store).partitions("raw_crawl"):
-            yield self._step("crawl_job", key, self._items("crawl", key))
-        yield self._step("curate_job", None, self._items(None, None, lineage=False))
+            yield self._step("crawl_job", key, self._due("crawl", key))
+        for key in self._look()[0].partitions(CRAWL):
+            yield self._step("crawl_job", key, self._due("crawl", key))
+        catalog = self._look()[0]
+        if self.failures and not whole_crawls(catalog, published_crawls(catalog)):
+            return  # there is nothing that the rest could be made from
+        yield self._step("curate_job", None, self._due(None, None, lineage=False))
         if self.options.train:
             key = self.due_run()
-            yield self._step("pretrain_job", key, self._items("run", key))
-        yield self._step("audit_job", None, self._items(None, None, lineage=True))
+            yield self._step("pretrain_job", key, self._due("run", key))
+        yield self._step("audit_job", None, self._due(None, None, lineage=True))
 
     def due_crawls(self) -> list[str]:
-        """New crawl partitions: of sources without any crawl, of those asked for, and interrupted ones."""
-        published = self._catalog().partitions("raw_crawl")
-        started = [k for k in self._registered("crawl") if k not in published]
-        have = {split_key(key)[0] for key in published}
-        due = []
+        """Crawl partitions to publish: of sources without any crawl, of those asked for, and unfinished ones.
+
+        An unfinished one of a source that has a crawl is tried once more after it failed, then only when asked.
+        """
+        catalog, instance = self._look()[0], self.workplace.instance
+        have = {split_key(key)[0] for key in catalog.partitions(CRAWL)}
+        unfinished = unfinished_crawls(instance, catalog)
+        due, self.held_back = [], []
         for source in self.workplace.config.sources:
-            interrupted = [key for key in started if split_key(key)[0] == source]
-            if source in have and source not in self.options.recrawl and not interrupted:
-                continue
-            due.append(max(interrupted) if interrupted else new_key(source, self.options.at))
+            key = unfinished.get(source)
+            if source not in have or source in self.options.recrawl:
+                due.append(key or new_key(source, self.options.at))
+            elif key and failures(instance, key) < TRIES:
+                due.append(key)
+            elif key:
+                self.held_back.append(key)
         return due
 
     def due_run(self) -> str:
         """The run to work on: the newest of the recipe, or a new one when its recipe changed."""
-        catalog = self._catalog()
-        known = sorted(set(catalog.partitions(PLANNER)) | set(self._registered("run")))
+        catalog, _ = self._look()
+        known = sorted(set(catalog.partitions(PLANNER)) | set(registered(self.workplace.instance, "run")))
         newest = newest_keys(known).get(self.options.recipe)
         if newest is None or (self.options.new_run and catalog.get("release_card", newest)):
             return new_key(self.options.recipe, self.options.at)
-        status = walk(catalog, self.workplace.config, [newest])
+        status = self._status_of(newest)
         stale = [status.items[name, newest] for name in BINDING_STAGES if (name, newest) in status.items]
         if any(item.state in ("stale", "history") for item in stale):
             return new_key(self.options.recipe, self.options.at)
@@ -115,14 +138,12 @@ class Driver:
 
     def preview(self) -> list[Step]:
         """What `run` would do as things stand now; what later steps find changed is included as missing."""
-        catalog = self._catalog()
-        status = walk(catalog, self.workplace.config)
-        due = set(self.due_crawls())
-        steps = [_whole_job("crawl_job", key, "a new crawl") for key in sorted(due)]
-        for key in catalog.partitions("raw_crawl"):
-            steps.append(self._step("crawl_job", key, self._items("crawl", key, status=status)))
+        catalog, status = self._look()
+        steps = [_whole_job("crawl_job", key, "a new crawl") for key in sorted(self.due_crawls())]
+        for key in catalog.partitions(CRAWL):
+            steps.append(self._step("crawl_job", key, self._items("crawl", key, status)))
         upstream_changes = any(step.assets for step in steps)
-        curate = self._step("curate_job", None, self._items(None, None, lineage=False, status=status))
+        curate = self._step("curate_job", None, self._items(None, None, status, lineage=False))
         if upstream_changes:
             names = [s.name for s in STAGES if s.partition is None and s.group != "lineage"]
             frozen = {"tokenizer_sample", "tokenizer", "tokenizer_report"}
@@ -136,14 +157,29 @@ class Driver:
             steps.append(
                 _whole_job("pretrain_job", run, "a new run")
                 if fresh_run
-                else self._step("pretrain_job", run, self._items("run", run, status=status))
+                else self._step("pretrain_job", run, self._items("run", run, status))
             )
-        lineage = self._step("audit_job", None, self._items(None, None, lineage=True, status=status))
+        lineage = self._step("audit_job", None, self._items(None, None, status, lineage=True))
         if not lineage.assets and any(step.assets for step in steps):
             lineage = _whole_job("audit_job", None, "what is upstream changes")
         return [step for step in [*steps, lineage] if step.assets]
 
     # --- executing
+
+    def attempt(self, step: Step) -> bool:
+        """Run one step; a failure is kept for `raise_failures`, so that the steps that do not need it go on."""
+        try:
+            self.execute(step)
+        except RunFailedError as error:
+            self.failures.append(Failure(step.job, step.partition, str(error)))
+            self._failed |= {(name, step.partition) for name in step.assets}
+            return False
+        return True
+
+    def raise_failures(self) -> None:
+        """Raises RunFailedError that tells everything that failed or waits, if anything did."""
+        if self.failures or self.waiting:
+            raise RunFailedError(told(self.failures, self.waiting, read_catalog(self.workplace.store)))
 
     def execute(self, step: Step) -> None:
         """Run one step as a Dagster run. Raises RunFailedError with the failing asset's own message."""
@@ -171,7 +207,9 @@ class Driver:
             raise_on_error=False,
         )
         self._built |= {(name, step.partition) for name in step.assets}
+        self._seen = None
         if _interrupted(result):
+            instance.add_run_tags(result.run_id, {CUT_SHORT_TAG: "true"})
             raise KeyboardInterrupt
         if not result.success:
             raise RunFailedError(_failure_message(result, step))
@@ -194,19 +232,24 @@ class Driver:
 
     # --- looking
 
-    def _catalog(self) -> Catalog:
-        return read_catalog(self.workplace.store)
+    def _look(self) -> tuple[Catalog, Status]:
+        """What is published and its state: walked once, and again only after a step ran."""
+        if self._seen is None:
+            catalog = read_catalog(self.workplace.store)
+            self._seen = catalog, walk(catalog, self.workplace.config)
+        return self._seen
 
-    def _registered(self, kind: str) -> list[str]:
-        """Partitions that were started, here or in the UI, where anything can be typed: what is no key is left out."""
-        return [key for key in self.workplace.instance.get_dynamic_partitions(kind) if is_key(key)]
+    def _status_of(self, run: str | None) -> Status:
+        """The state of everything, with that of a run that may have published nothing yet."""
+        catalog, status = self._look()
+        if run is None or (PLANNER, run) in status.items:
+            return status
+        return walk(catalog, self.workplace.config, [run])
 
     def _items(
-        self, partition_kind: str | None, key: str | None, *, lineage: bool | None = None, status: Status | None = None
+        self, partition_kind: str | None, key: str | None, status: Status, *, lineage: bool | None = None
     ) -> list[Item]:
-        status = status or walk(
-            self._catalog(), self.workplace.config, [key] if partition_kind == "run" and key else []
-        )
+        """What is stale, missing or asked for of one partition, or of the assets without partitions."""
         found = []
         for stage in STAGES:
             if stage.partition != partition_kind or (lineage is not None and (stage.group == "lineage") != lineage):
@@ -218,6 +261,30 @@ class Driver:
             if item.state in ("stale", "missing") or asked:
                 found.append(item)
         return found
+
+    def _due(self, partition_kind: str | None, key: str | None, *, lineage: bool | None = None) -> list[Item]:
+        """Those of `_items` that can be built now: nothing that they read failed, or waits itself."""
+        status = self._status_of(key if partition_kind == "run" else None)
+        items = [
+            item
+            for item in self._items(partition_kind, key, status, lineage=lineage)
+            if (item.asset, key) not in self._failed
+        ]
+        if self.options.allow_stale or not items:
+            return items
+        catalog, ready = self._look()[0], []
+        crawls = published_crawls(catalog)
+        made: set[tuple[str, str | None]] = set()
+        for item in items:
+            unfit = unfit_inputs(BY_NAME[item.asset], key, catalog, crawls, status, for_build=True)
+            lacking = [f"{asset}[{at}]" if at else asset for (asset, at), _ in unfit if (asset, at) not in made]
+            self.waiting.pop(item.label, None)
+            if lacking:
+                self.waiting[item.label] = lacking
+            else:
+                made.add((item.asset, key))
+                ready.append(item)
+        return ready
 
     def _step(self, job: str, partition: str | None, items: Sequence[Item]) -> Step:
         return Step(job, partition, tuple(i.asset for i in items), {i.asset: i.causes for i in items})

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 PID_TAG = "headwater/pid"
+CUT_SHORT_TAG = "headwater/cut_short"
+"""On runs that were killed or interrupted: Dagster calls them failed, but nothing that they did was wrong."""
 
 
 def reap_dead_runs(instance: DagsterInstance) -> list[str]:
@@ -25,6 +27,7 @@ def reap_dead_runs(instance: DagsterInstance) -> list[str]:
             instance.report_run_failed(
                 run, f"its process {pid} was killed; the next run continues from what it published"
             )
+            instance.add_run_tags(run.run_id, {CUT_SHORT_TAG: "true"})
             reaped.append(run.run_id)
     return reaped
 

@@ -13,30 +13,41 @@ from orchestration import render
 from orchestration.catalog import read_catalog
 from orchestration.compaction import compact
 from orchestration.driver import Driver, Options
+from orchestration.failures import held_back
 from orchestration.interrupts import interrupts_are_never_lost
 from orchestration.progress import terminal
+from orchestration.unfinished import abandon
 from orchestration.workplace import Workplace
 
 DEMO_RECIPE = "demo"
 
 
 def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> None:
-    """Execute every due step; say so when there is none. Ends with the summary table."""
+    """Execute every due step; say so when there is none. Ends with the summary table.
+
+    A step that fails stops only what needs it; RunFailedError tells of all of them at the end.
+    """
     console = render.console(as_json)
     driver = Driver(workplace, options)
     started, done = time.monotonic(), []
     with interrupts_are_never_lost(), driver.exclusive(), terminal(console), _quiet_libraries():
+        abandon(workplace, options.abandon)
         for step in driver.steps():
             if step.assets:
                 console.print(f"[bold]{step.job}[/] {step.partition or ''}", highlight=False)
-                driver.execute(step)
-                done.append(step)
+                if driver.attempt(step):
+                    done.append(step)
+                else:
+                    console.print("  [bold red]failed[/]: told at the end; what does not need it goes on")
         catalog = read_catalog(workplace.store)
         if done:
             compact(workplace.store, catalog, workplace.home, SilentProgress())
-    if not done:
+    for key in driver.held_back:
+        console.print(held_back(key), highlight=False)
+    if not done and not driver.failures and not driver.waiting:
         console.print("Everything is up to date: nothing to do.")
     render.summary(workplace, catalog, done, time.monotonic() - started, as_json=as_json)
+    driver.raise_failures()
 
 
 def run_demo(workplace: Workplace, *, as_json: bool) -> None:

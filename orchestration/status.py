@@ -8,7 +8,7 @@ same recipe superseded are history.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -23,6 +23,9 @@ CRAWL = "raw_crawl"
 
 PLANNER = "mixture_manifest"
 """The first asset of a run: it reads what is on main and pins that commit for the rest of the run."""
+
+CRAWL_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "crawl")
+"""What one crawl goes through by itself."""
 
 State = Literal["fresh", "stale", "missing", "history"]
 
@@ -91,7 +94,26 @@ def _edge_keys(
         return [before] if before else []
     if edge.kind == "records" or upstream.partition == "run":
         return list(catalog.partitions(edge.upstream))
-    return list(crawls)
+    return list(whole_crawls(catalog, crawls))
+
+
+def whole_crawls(catalog: Catalog, crawls: Sequence[str]) -> list[str]:
+    """The crawls that are read across partitions: of each source all before the first that is not published whole.
+
+    A crawl whose extraction is blocked or still runs keeps only itself, and the later ones of its source, which
+    say only what changed since, out of the global stages: they go on with what is there.
+    """
+    broken: set[str] = set()
+    whole = []
+    for key in crawls:
+        source = key.partition("@")[0]
+        if source in broken:
+            continue
+        if all((name, key) in catalog.manifests for name in CRAWL_STAGES):
+            whole.append(key)
+        else:
+            broken.add(source)
+    return whole
 
 
 def published_crawls(catalog: Catalog) -> list[str]:
@@ -157,7 +179,23 @@ def upstream_problems(
     recipe shows as a difference of its own), but nothing new may be built from it: a frozen sample
     reads its inputs when it is built, a run when it is planned (mixture_manifest).
     """
-    problems = []
+    return [
+        f"upstream {upstream}[{at}] is {state}" if at else f"upstream {upstream} is {state}"
+        for (upstream, at), state in unfit_inputs(stage, key, catalog, crawls, status, for_build=for_build)
+    ]
+
+
+def unfit_inputs(
+    stage: Stage,
+    key: str | None,
+    catalog: Catalog,
+    crawls: list[str],
+    status: Status,
+    *,
+    for_build: bool = False,
+) -> list[tuple[tuple[str, str | None], State]]:
+    """Upstream partitions that are not fresh, with their state (see `upstream_problems`)."""
+    found: list[tuple[tuple[str, str | None], State]] = []
     built = catalog.get(stage.name, key) is not None
     for edge in stage.inputs:
         if edge.kind == "records":
@@ -166,12 +204,10 @@ def upstream_problems(
             continue
         for upstream_key in _edge_keys(edge, stage, key, catalog, crawls):
             item = status.items.get((edge.upstream, upstream_key))
-            label = f"{edge.upstream}[{upstream_key}]" if upstream_key else edge.upstream
-            if item is None:
-                problems.append(f"upstream {label} is missing")
-            elif item.state in ("stale", "missing"):
-                problems.append(f"upstream {label} is {item.state}")
-    return problems
+            state = item.state if item else "missing"
+            if state in ("stale", "missing"):
+                found.append(((edge.upstream, upstream_key), state))
+    return found
 
 
 def _reads_pin(edge: Edge, stage: Stage) -> bool:

@@ -3,13 +3,15 @@
     random histories -> the real stages, publisher and store, killed and restarted -> compared with a build
     from scratch over the same raw crawls, and with a model that knows only the history
 
-`make campaign-histories` runs 1,000 of them; a failing one is replayed by its seed or by the line it prints
+`make campaign-histories` runs 1,000 others every day; a failing one is replayed by its seed or by the line it prints
 (tests/campaigns/histories.py). What can happen is in tests/histories/world.py, what must be true in model.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import date, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,11 +19,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
-from tests.campaigns.histories import Server, explain, smaller
+from tests.campaigns.histories import HISTORIES, Server, explain, seed_of_day, smaller
 from tests.histories.model import expect, problems
 from tests.histories.world import ANCHOR, RECIPES, SLOTS, SOURCES, History, Night, contains, random_history
 
 SEEDS = range(1, 9)
+"""The same in every run of the suite, as are the examples below (`derandomize`); the campaign draws new ones each day."""
 
 KINDS = st.sampled_from(["en", "zh", "short", "fr", "binary", "item"])
 PAGES = st.tuples(st.sampled_from(list(SOURCES)), st.integers(1, SLOTS - 1))
@@ -186,3 +189,11 @@ def test_a_seed_is_a_history_and_shrinking_leaves_one_thing_out() -> None:
     counted = sum((contains(random_history(seed)) for seed in range(50)), start=contains(history))
     wanted = {"adds", "edits", "removals", "re-adds, same content", "re-adds, other content", "recipe changes"}
     assert all(counted[name] > 0 for name in wanted)
+
+
+def test_every_day_of_the_campaign_has_histories_of_its_own() -> None:
+    today = date(2026, 2, 28)
+    days = [range(first, first + HISTORIES) for first in (seed_of_day(today + timedelta(n)) for n in range(3))]
+    assert all(later.start >= earlier.stop for earlier, later in pairwise(days))
+    assert SEEDS.stop <= days[0].start
+    assert random_history(days[0].start) != random_history(days[1].start)

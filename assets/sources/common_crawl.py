@@ -12,7 +12,7 @@ from assets.sources.decompression import InputError
 from assets.sources.inputs import Input, Inputs
 from assets.sources.lines import read_lines
 from assets.sources.records import Record, RecordSink, bulk_url
-from assets.sources.warc_import import member_record, read_warc_file
+from assets.sources.warc_import import member_record, read_warc_file, record_url
 from assets.sources.warc_members import HEADER_BYTES, gzip_members
 
 RESPONSES = frozenset({"response"})
@@ -79,8 +79,6 @@ def _record(
 def _one_member(packed: bytes, pointer: Pointer, place: str, source: CommonCrawlSource, name: str) -> Record:
     from io import BytesIO
 
-    from assets.sources.scope import canonical_url
-
     member = next(gzip_members(BytesIO(packed), source.max_bytes_per_record + HEADER_BYTES), None)
     if member is None:
         return Record(pointer.url, drop_reason="damaged_record", detail=f"{place}: only zeros there")
@@ -89,7 +87,7 @@ def _one_member(packed: bytes, pointer: Pointer, place: str, source: CommonCrawl
         return Record(pointer.url, drop_reason="unsupported_record", detail=f"{place}: {record}")
     if member.problem:
         return Record(pointer.url, drop_reason=member.reason, detail=record.detail)
-    if record.drop_reason != "damaged_record" and record.url != canonical_url(pointer.url):
+    if record.drop_reason != "damaged_record" and record.url != record_url(pointer.url):
         detail = f"{place} holds {record.requested_url}, the index says {pointer.url}: another crawl's index?"
         return Record(pointer.url, drop_reason="index_mismatch", detail=detail)
     return record

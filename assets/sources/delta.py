@@ -38,7 +38,7 @@ REFUSED_OR_REPLACED = {
     "too_large",
 }
 _TRANSIENT = (
-    *("fetch_failed", "private_address", "http_408", "http_429", "http_5"),
+    *("fetch_failed", "private_address", "http_408", "http_421", "http_425", "http_429", "http_5"),
     *("invalid_json", "invalid_csv", "invalid_index_line", "damaged_record"),  # whose URL could not be read
 )
 """Drop reasons (prefixes) that may be gone tomorrow. A 403 is not one: a login page linked from everywhere

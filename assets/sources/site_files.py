@@ -19,6 +19,8 @@ from assets.sources.sitemaps import MAX_SITEMAP_BYTES, MAX_SITEMAPS, SitemapUnre
 from assets.sources.warc import WarcFolder
 
 _REDIRECTS = 5  # RFC 9309: at least five
+_NO_ANSWER = {408, 421, 425, 429}  # timeout, wrong connection, too early, too many requests
+_WHOLE = {200, 203}  # 203: a proxy between us and the site changed something; the rules still bind
 
 
 class CrawlFailedError(Exception):
@@ -113,7 +115,7 @@ class SiteFiles:
         why = f"status {fetched.response.status}" if fetched.response else fetched.detail
         raise CrawlFailedError(
             f"source {self._name!r}: {url} cannot be read ({why}), so nobody knows what it keeps from training; "
-            "nothing was published. Crawl again when the server answers for it (404 is an answer)"
+            "nothing was published. Crawl again when the server answers for it (404 is an answer, 429 is none)"
         )
 
     async def _file(self, url: str, max_bytes: int | None = None, slot: str | None = "policy") -> Fetched:
@@ -132,18 +134,21 @@ class SiteFiles:
             if target is None:
                 break
             url = target[1]
-        if fetched.response is not None and fetched.response.status == 200:
+        if fetched.response is not None and fetched.response.status in _WHOLE:
             self._warc.write_exchange(fetched.exchange(url), fetched.response.body)
         return fetched
 
 
 def _failed(fetched: Fetched) -> bool:
-    return fetched.response is None or fetched.response.status >= 500
+    """Whether nobody knows what the file says. RFC 9309 takes a 4xx for "there is none"; not so those that speak of the
+    moment or the connection, as 429 does. 401 and 403 do answer for the file: there is none for us."""
+    response = fetched.response
+    return response is None or response.status >= 500 or response.status in _NO_ANSWER
 
 
 def _body(fetched: Fetched, content_type: str | None = None) -> bytes | None:
     """Body of a file that exists; servers that answer 200 with a page for everything are told by the type."""
-    if fetched.response is None or fetched.response.status != 200:
+    if fetched.response is None or fetched.response.status not in _WHOLE:
         return None
     if content_type is not None and fetched.content_type != content_type:
         return None

@@ -15,7 +15,7 @@ from datetime import datetime
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from assets.build import BuildError, Segment
 
@@ -185,7 +185,9 @@ def _response_head(exchange: Exchange, headers: list[tuple[str, str]]) -> Any:
 
     status = exchange.status
     phrase = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else ""
-    return StatusAndHeaders(f"{status} {phrase}".strip(), headers, protocol="HTTP/1.1")
+    # warcio escapes values that are not ASCII, but not names.
+    named = [(name if name.isascii() else quote(name), value) for name, value in headers]
+    return StatusAndHeaders(f"{status} {phrase}".strip(), named, protocol="HTTP/1.1")
 
 
 def _sha256(payload: bytes) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from assets.documents.formats import BINARY
@@ -14,11 +14,14 @@ from assets.sources.optout import page_opt_out
 from assets.sources.records import Record, RecordSink, bulk_url
 from assets.sources.warc_members import (
     Member,
+    UnreadableRecord,
     block_span,
     decoded_payload,
     digest_matches,
+    http_body,
     open_members,
     parse_record,
+    reading_record,
 )
 
 TAKEN_TYPES = {"text/html", "application/xhtml+xml", "text/plain", "text/markdown", *BINARY}
@@ -75,8 +78,11 @@ def member_record(member: Member, place: str, name: str, source: BulkSource, typ
     if end > member.length:
         said = f"{place}: Content-Length {end - start}, but the block has {member.length - start} bytes"
         return Record(where, drop_reason="damaged_record", detail=said)
-    whole = end <= len(member.content)
-    return _record(found, where, source, types, member.content[start:end] if whole else None)
+    block = member.content[start:end] if end <= len(member.content) else None
+    try:
+        return _record(found, where, source, types, block)
+    except UnreadableRecord as error:
+        return Record(where, drop_reason="damaged_record", detail=f"{place}: {error}"[:300])
 
 
 def _record(found: Any, where: str, source: BulkSource, types: frozenset[str], block: bytes | None) -> Record | str:
@@ -91,17 +97,12 @@ def _record(found: Any, where: str, source: BulkSource, types: frozenset[str], b
         return f"record_type_{kind}"
     headers = found.headers
     uri = (headers.get("WARC-Target-URI") or "").strip("<> ")
-    url = _canonical(uri)
+    url = record_url(uri)
     if url is None:
         return Record(where, drop_reason="damaged_record", detail=f"WARC-Target-URI {uri[:200]!r} is no URL")
     if kind == "response" and not found.is_http:
         return "record_type_response_without_http"
-    at = (
-        found.record_date.replace(tzinfo=UTC)
-        if found.record_date and not found.record_date.tzinfo
-        else found.record_date
-    )
-    known: dict[str, Any] = {"requested_url": uri, "fetched_at": at}
+    known: dict[str, Any] = {"requested_url": uri, "fetched_at": _record_date(found)}
     known["language"] = headers.get("WARC-Identified-Content-Language")
     if revisit:
         return Record(url, drop_reason="revisit_without_payload", detail="refers to a record of another file", **known)
@@ -109,12 +110,26 @@ def _record(found: Any, where: str, source: BulkSource, types: frozenset[str], b
         return Record(url, drop_reason="too_large", detail=f"{headers.get('Content-Length')} bytes", **known)
     if (declared := headers.get("WARC-Block-Digest")) and digest_matches(block, declared) is False:
         return Record(url, drop_reason="digest_mismatch", detail=f"the block is not {declared}", **known)
+    if kind == "response" and not url.startswith(("http://", "https://")):
+        return Record(url, drop_reason="not_an_http_url", detail="an HTTP response whose URI is none of HTTP", **known)
     if cut := headers.get("WARC-Truncated"):
         return Record(url, drop_reason="truncated_payload", detail=f"the crawler cut it: {cut}", **known)
     if kind == "response":
         return _response(found, url, known, source)
     content_type = (headers.get("Content-Type") or "").strip() or "text/plain"
-    return Record(url, found.reader.read(), content_type, **known)
+    with reading_record():
+        payload = found.reader.read()
+    return Record(url, payload, content_type, **known)
+
+
+def _record_date(found: Any) -> datetime | None:
+    """WARC-Date in UTC; None when it is missing or no date, and then the import's own time counts."""
+    try:
+        with reading_record():
+            at = found.record_date
+        return at and (at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC))
+    except (UnreadableRecord, OverflowError):
+        return None
 
 
 def _response(found: Any, url: str, known: dict[str, Any], source: BulkSource) -> Record:
@@ -131,12 +146,12 @@ def _response(found: Any, url: str, known: dict[str, Any], source: BulkSource) -
         return Record(url, drop_reason=f"http_{http.status_code}", **known)
     if media not in TAKEN_TYPES:
         return Record(url, drop_reason="unsupported_content_type", **known)
-    payload = found.reader.read()
     try:
+        payload = http_body(found, source.max_bytes_per_record)
         payload = decoded_payload(payload, http.get("Content-Encoding") or "", source.max_bytes_per_record)
     except InputError as error:
         reason = "archive_bomb" if error.reason == "input_bomb" else "damaged_payload"
-        return Record(url, drop_reason=reason, detail=f"Content-Encoding: {error}", **known)
+        return Record(url, drop_reason=reason, detail=f"HTTP encoding: {error}", **known)
     if signal := page_opt_out(list(pairs), _metas(payload) if "html" in media else ()):
         return Record(url, drop_reason="opted_out", opt_out=signal, **known)
     return Record(url, payload, **known)
@@ -154,12 +169,13 @@ def _metas(payload: bytes) -> tuple[tuple[str, str], ...]:
     return tuple((meta.getattr("name") or "", meta.getattr("content") or "") for meta in found)
 
 
-def _canonical(uri: str) -> str | None:
+def record_url(uri: str) -> str | None:
+    """The URL of a WARC-Target-URI or an index entry, canonical when it is one of HTTP; None when it is none at all."""
     from assets.sources.scope import canonical_url
 
     if not uri.isprintable() or ":" not in uri:
         return None
-    if not uri.startswith(("http://", "https://")):
+    if not uri.lower().startswith(("http://", "https://")):
         return uri
     try:
         return canonical_url(uri)

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader, BytesIO
 from typing import Any, BinaryIO
@@ -21,6 +23,8 @@ from assets.sources.decompression import BOMB_BYTES, MAX_RATIO, InputError, Unpa
 GZIP = b"\x1f\x8b\x08"
 HEADER_BYTES = 1 << 16  # room for the WARC and HTTP headers of a record beside its payload
 _READ_BYTES = 1 << 16
+_CHUNK_LINE_BYTES = 4096
+_CHUNK_SIZE = re.compile(rb"[ \t]*([0-9a-fA-F]{1,16})[ \t]*(?:;[^\r\n]*)?\r?")  # what follows `;` is an extension
 _RESCAN_BYTES = 64 << 20  # of a damaged member, kept to look for the next one inside
 
 
@@ -151,7 +155,7 @@ def digest_matches(block: bytes, declared: str) -> bool | None:
     algorithm, _, value = declared.partition(":")
     try:
         digest = hashlib.new(algorithm.strip().lower().replace("-", ""), block).digest()
-    except ValueError:
+    except (ValueError, TypeError):  # TypeError: SHAKE, whose length the header does not say
         return None
     value = value.strip()
     return value.lower() == digest.hex() or value.rstrip("=").upper() == base64.b32encode(digest).decode().rstrip("=")
@@ -196,19 +200,68 @@ def plain_members(stream: BinaryIO, max_bytes: int) -> Iterator[Member]:
         yield Member(start, head + block, len(head) + length)
 
 
-def parse_record(content: bytes) -> Any:
-    """fastwarc's record of one unpacked member, HTTP parsed and chunks joined; None when it is none."""
-    from fastwarc.warc import ArchiveIterator
+class UnreadableRecord(Exception):
+    """fastwarc gave up on a record whose bytes are all there; the message is its own."""
 
+
+@contextmanager
+def reading_record() -> Iterator[None]:
+    """What fastwarc raises over a record in memory is the record's fault, whatever its type: UnreadableRecord."""
     try:
-        records = ArchiveIterator(BytesIO(content), parse_http=True, auto_decode="transfer", quirks_mode=True)
-        return next(iter(records), None)
-    except OSError:
-        return None
+        yield
+    except (OSError, ValueError, OverflowError) as error:
+        raise UnreadableRecord(str(error)) from None
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # what Rust gives up on; derived from BaseException
             raise
+        raise UnreadableRecord(str(error)) from None
+
+
+def parse_record(content: bytes) -> Any:
+    """fastwarc's record of one unpacked member, its HTTP head parsed, its body as it was sent; None when it is none."""
+    from fastwarc.warc import ArchiveIterator
+
+    try:
+        with reading_record():
+            records = ArchiveIterator(BytesIO(content), parse_http=True, auto_decode="none", quirks_mode=True)
+            return next(iter(records), None)
+    except UnreadableRecord:
         return None
+
+
+def http_body(found: Any, max_bytes: int) -> bytes:
+    """The body of a response without its Transfer-Encoding, which some recorders remove without saying so: a body that
+    does not begin as chunks do is taken as it is. Raises InputError where chunks break off."""
+    with reading_record():
+        body = found.reader.read()
+        pairs = found.http_headers.to_tuples()
+    codings = [part.strip() for key, value in pairs if key.lower() == "transfer-encoding" for part in value.split(",")]
+    if any(coding.lower() == "chunked" for coding in codings):
+        body = joined_chunks(body)
+    return decoded_payload(body, ",".join(coding for coding in codings if coding.lower() != "chunked"), max_bytes)
+
+
+def joined_chunks(body: bytes) -> bytes:
+    """The data of an HTTP chunked body; the body itself when no chunk size stands at its start. Raises InputError."""
+    parts: list[bytes] = []
+    position = 0
+    while position < len(body):
+        line, newline, _ = body[position : position + _CHUNK_LINE_BYTES].partition(b"\n")
+        size = _CHUNK_SIZE.fullmatch(line)
+        if size is None or not (newline or parts):
+            if not parts:
+                return body
+            raise InputError("input_damaged", f"no chunk size at byte {position}: {line[:40]!r}")
+        length = int(size[1], 16)
+        if not length:
+            break
+        start = position + len(line) + 1
+        end = start + length
+        if end > len(body):
+            raise InputError("input_truncated", f"{len(body) - start} of {length} bytes of a chunk")
+        parts.append(body[start:end])
+        position = end + (2 if body.startswith(b"\r\n", end) else 1 if body.startswith(b"\n", end) else 0)
+    return b"".join(parts)
 
 
 def decoded_payload(payload: bytes, encoding: str, max_bytes: int) -> bytes:

@@ -1,6 +1,6 @@
 """Random histories of crawls, edits, recipe changes and crashes: each must end in what a build from scratch gives.
 
-    make campaign-histories                                1,000 histories; writes docs/results/histories.json
+    make campaign-histories                                1,000 histories, others every day; writes docs/results/histories.json
     python -m tests.campaigns.histories --seed 4711        one history again, by the seed that the campaign printed
     python -m tests.campaigns.histories --replay '{...}'   a shrunk one, by the line that the campaign printed
 
@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import psutil
@@ -95,7 +96,7 @@ def main() -> int:
     """Run the campaign or one history; exit 1 if any breaks the law."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--histories", type=int, default=HISTORIES)
-    parser.add_argument("--first-seed", type=int, default=1)
+    parser.add_argument("--first-seed", type=int, help="default: the day's, so that every night draws new histories")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--seed", type=int, help="run this one and print what it does")
     parser.add_argument("--replay", help="run this one")
@@ -106,7 +107,14 @@ def main() -> int:
         return 0
     if options.seed is not None or options.replay:
         return one(History.from_json(options.replay) if options.replay else random_history(options.seed))
-    return campaign(options.histories, options.first_seed, options.processes)
+    first_seed = seed_of_day(datetime.now(UTC).date()) if options.first_seed is None else options.first_seed
+    print(f"seeds {first_seed} to {first_seed + options.histories - 1}", flush=True)
+    return campaign(options.histories, first_seed, options.processes)
+
+
+def seed_of_day(day: date) -> int:
+    """The first seed of a night's campaign: no day has one of another day's, nor of the suite's, which are small."""
+    return day.toordinal() * HISTORIES
 
 
 def one(history: History) -> int:

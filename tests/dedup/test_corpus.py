@@ -116,8 +116,9 @@ def test_every_document_has_one_fate_and_history_order_does_not_matter(
             assert again.segments[asset].table(table).equals(built.segments[asset].table(table)), (asset, table)
 
 
+@pytest.mark.timeout(900)
 @given(seed=st.integers(0, 10**6))
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_update_equals_a_build_from_scratch(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """After every crawl (or two) of a random history: the updated tables have the rows and digests of new ones."""
     draw = random.Random(seed)

@@ -51,8 +51,9 @@ def play(collection: Collection, update: dict[str, Doc | None]) -> None:
     collection.update(removed, {doc_id: doc for doc_id, doc in update.items() if doc is not None})
 
 
+@pytest.mark.timeout(900)
 @given(history=st.lists(UPDATES, min_size=1, max_size=8))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_history_ends_where_brute_force_ends(history: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         collection = Collection(Path(folder), SURE, SIGNED)
@@ -62,8 +63,9 @@ def test_every_history_ends_where_brute_force_ends(history: list[dict]) -> None:
         assert collection.tables() == collection.from_scratch()
 
 
+@pytest.mark.timeout(900)
 @given(history=st.lists(UPDATES, min_size=2, max_size=8), order=st.randoms(use_true_random=False))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_hot_buckets_and_small_steps_end_where_a_run_from_scratch_ends(
     history: list[dict], order: random.Random
 ) -> None:

@@ -168,3 +168,10 @@ def test_filters(text: str, met: bool) -> None:
 def test_rules_of_the_table(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SourceConfig.model_validate(cc("x", **keys))
+
+
+def test_a_body_whose_chunks_were_joined_already_is_taken_as_it_is(tmp_path: Path) -> None:
+    odd = Page("https://example.org/odd", b"<html><p>joined</p></html>", headers=(("Transfer-Encoding", "chunked"),))
+    common_crawl(tmp_path, [*PAGES, odd])
+    found = crawl(tmp_path / "b", cc(tmp_path, cdxj=[str(tmp_path / "cdx-00000.gz")], urls=["example.org/*"]))
+    assert found.payloads[odd.url] == odd.body

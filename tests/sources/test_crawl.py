@@ -238,10 +238,33 @@ def test_a_source_that_cannot_be_reached_is_an_error_with_its_cause(tmp_path: Pa
     assert not (tmp_path / "output" / "captures.parquet").exists()
 
 
-def test_robots_txt_that_fails_forbids_the_crawl(tmp_path: Path) -> None:
-    pages = build_site() | {"/robots.txt": Page(b"", status=503)}
-    with serve(pages) as failing, pytest.raises(BuildError, match=r"status 503.*RFC 9309"):
+@pytest.mark.parametrize("status", [408, 421, 425, 429, 500, 503])
+def test_robots_txt_that_fails_forbids_the_crawl(tmp_path: Path, status: int) -> None:
+    pages = build_site() | {"/robots.txt": Page(b"slow down", status=status)}
+    with serve(pages) as failing, pytest.raises(BuildError, match=rf"status {status}.*RFC 9309"):
         crawl(tmp_path, source_of(failing, retries=0))
+    assert set(failing.requests) == {"/robots.txt"}
+
+
+def test_an_opt_out_file_that_answers_429_stops_the_crawl(tmp_path: Path) -> None:
+    pages = build_site() | {"/.well-known/tdmrep.json": Page(b"slow down", status=429)}
+    with serve(pages) as failing, pytest.raises(BuildError, match=r"tdmrep\.json cannot be read \(status 429\)"):
+        crawl(tmp_path, source_of(failing, retries=0))
+
+
+def test_rules_that_a_proxy_passed_on_bind_as_well(tmp_path: Path) -> None:
+    shut = Page(b"User-agent: *\nDisallow: /docs/\n", status=203, content_type="text/plain")
+    denied = pytest.raises(BuildError, match=r"kept nothing .*'robots_denied': 1")
+    with serve(build_site() | {"/robots.txt": shut}) as site, denied:
+        crawl(tmp_path, source_of(site))
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_robots_txt_that_is_not_there_leaves_the_site_open(tmp_path: Path, status: int) -> None:
+    pages = {"/robots.txt": Page(b"", status=status), "/docs/index.html": Page(html("Index", text="open"))}
+    with serve(pages) as site:
+        report, _ = crawl(tmp_path, source_of(site))
+    assert report.documents_kept == 1
 
 
 def test_a_crawl_that_keeps_nothing_is_an_error(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from backports import zstd
 from assets.build import BuildError
 from assets.sources.warc_members import gzip_members, plain_members
 from tests.sources.bulk import crawl, table
-from tests.sources.warc_files import Page, warc_bytes, wet_bytes
+from tests.sources.warc_files import DATE, Page, warc_bytes, wet_bytes
 
 ZH = "<html><body><p>软件包管理系统。</p></body></html>".encode()
 PAGES = [Page(f"http://example.org/{n}", ZH + str(n).encode()) for n in range(6)]
@@ -50,6 +51,59 @@ def test_payloads_are_stored_without_their_encoding(tmp_path: Path, encoding: st
     (tmp_path / "c.warc.gz").write_bytes(warc_bytes([page, lying, chunks])[0])
     found = crawl(tmp_path / "b", warc(tmp_path / "c.warc.gz"))
     assert found.payloads == {page.url: ZH, lying.url: ZH, chunks.url: b"four"}
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (ZH, ZH),  # joined by the recorder, which kept the header
+        (
+            gzip.compress(ZH, mtime=0),
+            gzip.compress(ZH, mtime=0),
+        ),  # a time in it would name the test anew in each worker
+        (b"\r\n" + ZH, b"\r\n" + ZH),
+        (b"4;a=b\r\nfour\r\n0\r\nX-Trailer: 1\r\n\r\n", b"four"),
+        (b"4\r\nfour\r\n", b"four"),
+        (b"4\r\nfour\r\n0", b"four"),
+        (b"4\nfour\n0\n\n", b"four"),
+        (b"4\r\nfour\r\n-3\r\nsix\r\n0\r\n\r\n", None),
+        (b"4\r\nfour\r\nffff\r\ncut", None),
+    ],
+)
+def test_chunks_as_recorders_leave_them(tmp_path: Path, body: bytes, kept: bytes | None) -> None:
+    odd = Page("http://example.org/odd", body, headers=(("Transfer-Encoding", "chunked"),))
+    (tmp_path / "c.warc.gz").write_bytes(warc_bytes([PAGES[0], odd, PAGES[1]])[0])
+    found = crawl(tmp_path / "b", warc(tmp_path / "c.warc.gz"))
+    expected = {page.url: page.body for page in PAGES[:2]} | ({odd.url: kept} if kept else {})
+    assert found.payloads == expected
+    assert found.reasons[odd.url] == (None if kept else "damaged_payload")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "url", "reason"),
+    [
+        (b"http://example.org/odd", b"ftp://example.org/odd", "ftp://example.org/odd", "not_an_http_url"),
+        (b"http://example.org/odd", b"dns:example.org", "dns:example.org", "not_an_http_url"),
+        (b"http://example.org/odd", b"HTTP://Example.org/odd", "http://example.org/odd", None),
+        (DATE.encode(), b"0000-01-01T00:00:00Z", "http://example.org/odd", None),
+        (DATE.encode(), b"9999-12-31T23:59:59-14:00", "http://example.org/odd", None),
+        (b"WARC-Type", b"WARC-Block-Digest: shake_128:AAAA\r\nWARC-Type", "http://example.org/odd", None),
+        (b"X-Name", "X-N\xe4me".encode("latin-1"), "http://example.org/odd", None),
+    ],
+)
+def test_an_odd_record_costs_at_most_itself(
+    tmp_path: Path, old: bytes, new: bytes, url: str, reason: str | None
+) -> None:
+    odd = gzip.decompress(warc_bytes([Page("http://example.org/odd", ZH, headers=(("X-Name", "1"),))])[0])
+    odd = odd[odd.rindex(b"WARC/1.0\r\n") :]
+    odd = re.sub(rb"WARC-Block-Digest: sha1:\w+\r\n", b"", odd)
+    http = odd.index(b"HTTP/1.1")
+    head, block = odd[:http].replace(old, new), odd[http:].replace(old, new)
+    good = [warc_bytes([page])[0] for page in PAGES[:2]]
+    (tmp_path / "c.warc.gz").write_bytes(good[0] + gzip.compress(head + block) + good[1])
+    found = crawl(tmp_path / "b", warc(tmp_path / "c.warc.gz"))
+    assert found.reasons == {PAGES[0].url: None, PAGES[1].url: None, url: reason}
+    assert set(found.payloads.values()) == {PAGES[0].body, PAGES[1].body} | (set() if reason else {ZH})
 
 
 def test_responses_that_are_no_page_have_their_reason(tmp_path: Path) -> None:

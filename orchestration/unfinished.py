@@ -1,0 +1,101 @@
+"""Partitions that were started and have published nothing: which of them are tried again, and how one is forgotten.
+
+A crawl that fails leaves its partition registered in Dagster. It is tried again by the next `headwater run`, once,
+for most failures pass; after that only `--recrawl SOURCE` tries it, so that one dead server does not cost every
+night its time-outs. A source without any published crawl is tried every time: nothing can be built from it yet.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestration.catalog import Catalog, read_catalog
+from orchestration.partitions import PartitionError, is_key, split_key
+from orchestration.publish import AlreadyRunningError
+from orchestration.reaper import CUT_SHORT_TAG
+from orchestration.stages import STAGES
+from orchestration.status import CRAWL
+from orchestration.workplace import Workplace
+
+if TYPE_CHECKING:
+    from dagster import DagsterInstance
+
+TRIES = 2
+"""How often a crawl of a source that has a published one is tried by itself: once, and once more after it failed."""
+
+KINDS = ("crawl", "run")
+
+
+def registered(instance: DagsterInstance, kind: str) -> list[str]:
+    """Partitions that were started, here or in the UI, where anything can be typed: what is no key is left out."""
+    return [key for key in instance.get_dynamic_partitions(kind) if is_key(key)]
+
+
+def unfinished_crawls(instance: DagsterInstance, catalog: Catalog) -> dict[str, str]:
+    """Source -> its newest crawl that was started and not published; none where a newer one is published."""
+    newest: dict[str, str] = {}
+    for key in catalog.partitions(CRAWL):
+        newest[split_key(key)[0]] = key
+    found: dict[str, str] = {}
+    for key in sorted(registered(instance, "crawl")):
+        source = split_key(key)[0]
+        if key > newest.get(source, ""):
+            found[source] = key
+    return found
+
+
+def failures(instance: DagsterInstance, key: str) -> int:
+    """How often the crawl of a partition failed by itself: a killed or interrupted one did not."""
+    from dagster import DagsterRunStatus, RunsFilter
+
+    runs = instance.get_runs(RunsFilter(tags={"dagster/partition": key}, statuses=[DagsterRunStatus.FAILURE]))
+    return sum(CUT_SHORT_TAG not in run.tags for run in runs)
+
+
+def gave_up(instance: DagsterInstance, catalog: Catalog) -> list[str]:
+    """Unfinished crawls that are not tried again unless a person asks, because they failed often enough."""
+    have = {split_key(key)[0] for key in catalog.partitions(CRAWL)}
+    waiting = unfinished_crawls(instance, catalog)
+    return [key for source, key in sorted(waiting.items()) if source in have and failures(instance, key) >= TRIES]
+
+
+def abandon(workplace: Workplace, keys: Sequence[str]) -> None:
+    """Forget partitions that were started and never published, with what was staged of them.
+
+    Raises PartitionError for what is unknown or published, AlreadyRunningError for what is being built.
+    """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    instance, catalog = workplace.instance, read_catalog(workplace.store)
+    kinds = {key: kind for kind in KINDS for key in instance.get_dynamic_partitions(kind)}
+    published = {partition for _, partition in catalog.manifests if partition}
+    for key in keys:
+        if key in published:
+            raise PartitionError(
+                f"partition {key} is published: what was built from it would no longer be true. Only a partition that "
+                "never published anything can be abandoned."
+            )
+        if key not in kinds:
+            raise PartitionError(f"partition {key} was never started. {_known(set(kinds) - published)}")
+        active = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
+        if instance.get_runs(RunsFilter(tags={"dagster/partition": key}, statuses=active)):
+            raise AlreadyRunningError(f"partition {key} is being built. Wait for it, or end it; then abandon it.")
+    for key in keys:
+        _forget_staged(workplace, key)
+        instance.delete_dynamic_partition(kinds[key], key)
+
+
+def _known(unfinished: Iterable[str]) -> str:
+    found = sorted(unfinished)
+    return f"Unfinished: {', '.join(found)}." if found else "No partition is unfinished."
+
+
+def _forget_staged(workplace: Workplace, key: str) -> None:
+    """Delete the build branches and scratch folders of a partition."""
+    for stage in STAGES:
+        for branch in [b for b in workplace.store.branches() if b.startswith(f"build/{stage.name}/{key}/")]:
+            workplace.store.delete_branch(branch)
+        shutil.rmtree(Path(workplace.home) / "scratch" / stage.name / key, ignore_errors=True)
