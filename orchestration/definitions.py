@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from assets.build import BuildError
+from orchestration.alert_sensor import build_alert_sensors
 from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
@@ -210,7 +211,7 @@ def build_definitions() -> dg.Definitions:
         assets=[build_asset(stage, pictures.get(stage.name, "")) for stage in STAGES],
         jobs=list(jobs.values()),
         schedules=build_schedules(jobs),
-        sensors=build_sensors(jobs),
+        sensors=[*build_sensors(jobs), *build_alert_sensors()],
         executor=dg.in_process_executor,
     )
 

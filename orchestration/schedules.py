@@ -34,9 +34,14 @@ def build_schedules(jobs: dict[str, Any]) -> list[dg.ScheduleDefinition]:
     return schedules + [_retrain(jobs, recipe) for recipe in sorted(config.runs)]
 
 
+def schedule_name(source: str) -> str:
+    """What Dagster calls the schedule of a source."""
+    return f"recrawl_{source.replace('-', '_')}"
+
+
 def _recrawl(jobs: dict[str, Any], source: str, table: dict[str, Any]) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=f"recrawl_{source.replace('-', '_')}",
+        name=schedule_name(source),
         job=jobs["crawl_job"],
         cron_schedule=table["schedule"],
         default_status=dg.DefaultScheduleStatus.STOPPED,

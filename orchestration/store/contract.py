@@ -105,6 +105,8 @@ class GarbageReport:
     kept_objects: int = 0
     deleted_objects: int = 0
     deleted_bytes: int = 0
+    packed_objects: int = 0
+    """Small files of the store's own index that became parts of a few large ones; nothing of it is deleted."""
 
 
 @dataclass(frozen=True)

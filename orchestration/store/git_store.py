@@ -50,6 +50,7 @@ from orchestration.store.git_objects import (
     Pointer,
     encode_message,
 )
+from orchestration.store.git_packing import pack_loose
 from orchestration.store.git_refs import BRANCHES, TAGS, GitRefs, annotated_tag
 from orchestration.store.lfs_objects import LfsObjects
 
@@ -331,7 +332,9 @@ class GitStore:
         with durable.typed_errors("collect garbage"), self._sweep_alone():
             git_maintenance.refuse_unreadable_refs(self.git)
             kept = [*self.branches().values(), *self.tags().values(), *(self.resolve(ref) for ref in keep)]
-            return git_maintenance.collect_garbage(self.git, self.lfs, kept, keep_days, dry_run)
+            report = git_maintenance.collect_garbage(self.git, self.lfs, kept, keep_days, dry_run)
+            report.packed_objects = pack_loose(self.git, dry_run=dry_run)
+            return report
 
     def verify(self, ref: str | None = None, fraction: float = 1.0, seed: int = 0) -> VerifyReport:
         """Refs, index and contents: of one ref's tree, or of the whole history of all branches and tags."""
