@@ -23,6 +23,8 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "docs" / "results"
+LOAD_AT_START = round(os.getloadavg()[0], 1)
+"""Processes that wanted a core in the minute before this program began: what else the machine was doing."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def execution(code: Sequence[str]) -> dict[str, Any]:
         "uncommitted": changed,
         "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {memory}, Python {platform.python_version()}",
+        "load_at_start": LOAD_AT_START,
         "command": command_line(),
     }
 
