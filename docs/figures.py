@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import jmespath
+from jmespath.exceptions import JMESPathError
 
 from benchmarks.results import read
 
@@ -40,7 +41,7 @@ def _figure(match: re.Match[str], where: str) -> str:
     factor, _, spec = match["form"].rpartition("x") if match["form"].startswith("x") else ("", "", match["form"])
     try:
         value = jmespath.search(match["path"], read(match["name"]))
-    except (OSError, jmespath.exceptions.JMESPathError) as error:
+    except (OSError, JMESPathError) as error:
         raise FigureError(f"{where}: {match[1]}: {error}") from error
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
