@@ -17,7 +17,7 @@ from orchestration.compaction import Packed
 from orchestration.retention import DroppedStates
 from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import Status
-from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
+from orchestration.store.contract import Change, CommitInfo, GarbageReport
 from orchestration.takedown import Takedown
 
 if TYPE_CHECKING:
@@ -206,33 +206,6 @@ def findings(rows: Sequence[Any], *, as_json: bool) -> None:
         mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if row.severity == "error" else "[yellow]![/]")
         grid.add_row(mark, row.name, escape(row.found), "" if row.ok else escape(row.remedy))
     console().print(grid)
-
-
-def verification(report: VerifyReport, *, as_json: bool) -> None:
-    """Objects checked and damage found."""
-    if as_json:
-        emit(asdict(report))
-        return
-    from orchestration.catalog import mend_damaged, partition_of
-    from orchestration.store.contract import REPAIR
-
-    out = console()
-    for damage in report.damage:
-        out.print(f"[red]{damage.problem}[/] {damage.kind} {escape(damage.sha256)}")
-        for path in damage.paths:
-            partition = partition_of(path)
-            out.print(f"  {escape(path)}{escape(f' of {partition}') if partition else ''}")
-        if damage.commits:
-            more = f" and {len(damage.commits) - 8} more" if len(damage.commits) > 8 else ""
-            out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}{more}")
-    purged = f", {report.purged_objects} purged by takedown" if report.purged_objects else ""
-    verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
-    out.print(f"{report.objects_checked:,} objects, {size(report.bytes_checked)}{purged}: {verdict}")
-    contents = [damage for damage in report.damage if damage.kind == "content"]
-    if contents:
-        out.print(mend_damaged(path.split("/")[1] for damage in contents for path in damage.paths if "/" in path))
-    if len(contents) < len(report.damage):
-        out.print(f"{REPAIR} mends what is not a content; without --from, what can be told from the store itself.")
 
 
 def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:
