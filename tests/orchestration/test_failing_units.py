@@ -109,7 +109,7 @@ def test_what_is_abandoned_is_forgotten(built: Nights) -> None:
     with pytest.raises(RunFailedError):
         built.run("beta", at=SECOND)
     built.run(abandon=(key,))
-    assert key not in registered(built.workplace.instance, "crawl")
+    assert key not in registered(built.workplace, "crawl")
     driver = Driver(built.workplace, Options("tiny"))
     assert (driver.due_crawls(), driver.held_back) == ([], [])
     with pytest.raises(PartitionError, match=rf"{key} was never started\. No partition is unfinished\."):
