@@ -5,6 +5,7 @@ file is a cache that may be deleted at any time, and a store whose objects are d
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -25,8 +26,21 @@ def read_kept() -> Manifests:
     with contextlib.suppress(OSError, ValueError):
         digest, _, content = (home_folder() / "scratch" / FILE).read_bytes().partition(b"\n")
         if hashlib.sha256(content).hexdigest().encode() == digest:
-            return orjson.loads(content)
+            return _read(content)
     return {}
+
+
+def _read(content: bytes) -> Manifests:
+    """A million small objects that stay as long as the process: the garbage collector need not look at them, neither
+    while they are made nor ever after (a quarter of what a command costs)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return orjson.loads(content)
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
 
 
 def keep(known: Mapping[str, dict[str, Any]], needed: Iterable[str]) -> None:
