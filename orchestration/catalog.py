@@ -14,6 +14,7 @@ import orjson
 from assets.build import Segment
 from assets.packs import PackedRows
 from orchestration.digest import MANIFEST
+from orchestration.kept_manifests import KEPT_BEHIND, keep, read_kept
 from orchestration.stages import BY_NAME, STAGES, Stage
 from orchestration.store.contract import MAIN, REPAIR, CorruptObjectError, ObjectInfo, RefNotFoundError, VersionedStore
 
@@ -76,11 +77,15 @@ def read_catalog(store: VersionedStore, ref: str = MAIN) -> Catalog:
 
 
 def _all_manifests(store: VersionedStore, commit: str) -> Manifests:
+    infos = [info for folder in _FOLDERS for info in store.list(commit, folder) if info.path.endswith(f"/{MANIFEST}")]
+    if any(info.sha256 not in _manifest_cache for info in infos):
+        _manifest_cache.update(read_kept())
+    unkept = sum(info.sha256 not in _manifest_cache for info in infos)
     found: Manifests = {}
-    for folder in _FOLDERS:
-        for info in store.list(commit, folder):
-            if info.path.endswith(f"/{MANIFEST}"):
-                _add(found, store, commit, info)
+    for info in infos:
+        _add(found, store, commit, info)
+    if unkept >= KEPT_BEHIND:
+        keep(_manifest_cache, (info.sha256 for info in infos))
     return found
 
 

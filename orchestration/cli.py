@@ -54,39 +54,45 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> None:
-        from assets.build import BuildError
-        from assets.lineage.queries import LineageNotFoundError
-        from orchestration.alerts import DeliveryError
-        from orchestration.asset_lock import AlreadyRunningError
-        from orchestration.catalog import CatalogError
-        from orchestration.config import ConfigError, home_folder
-        from orchestration.demo import DemoError
-        from orchestration.driver import RunFailedError
-        from orchestration.machine_errors import machine_trouble
-        from orchestration.partitions import PartitionError
-        from orchestration.publish import BlockedError, StaleInputError
-        from orchestration.store.contract import StoreError
-        from orchestration.ui_guard import OriginError
-        from orchestration.ui_server import UiError
-
-        known = (
-            *(BuildError, CatalogError, ConfigError, DemoError, RunFailedError, PartitionError),
-            *(AlreadyRunningError, BlockedError, LineageNotFoundError, StaleInputError, StoreError),
-            *(DeliveryError, OriginError, UiError),
-        )
         try:
             command(*args, **kwargs)
-        except known as error:
-            _fail(str(error))
+        except (typer.Exit, typer.Abort, typer.BadParameter):
+            raise
         except KeyboardInterrupt:
             _fail("interrupted; the same command continues from what is published")
         except Exception as error:
-            trouble = machine_trouble(error, home_folder())
-            if trouble is None:
+            message = _expected(error)
+            if message is None:
                 raise
-            _fail(trouble)
+            _fail(message)
 
     return wrapped
+
+
+def _expected(error: Exception) -> str | None:
+    """What a person is told of a known error or a fault of the machine; None for a bug. The modules of the errors are
+    imported only now: they cost every command a second."""
+    from assets.build import BuildError
+    from assets.lineage.queries import LineageNotFoundError
+    from orchestration.alerts import DeliveryError
+    from orchestration.asset_lock import AlreadyRunningError
+    from orchestration.catalog import CatalogError
+    from orchestration.config import ConfigError, home_folder
+    from orchestration.demo import DemoError
+    from orchestration.driver import RunFailedError
+    from orchestration.machine_errors import machine_trouble
+    from orchestration.partitions import PartitionError
+    from orchestration.publish import BlockedError, StaleInputError
+    from orchestration.store.contract import StoreError
+    from orchestration.ui_guard import OriginError
+    from orchestration.ui_server import UiError
+
+    known = (
+        *(BuildError, CatalogError, ConfigError, DemoError, RunFailedError, PartitionError),
+        *(AlreadyRunningError, BlockedError, LineageNotFoundError, StaleInputError, StoreError),
+        *(DeliveryError, OriginError, UiError),
+    )
+    return str(error) if isinstance(error, known) else machine_trouble(error, home_folder())
 
 
 def _fail(message: str) -> None:

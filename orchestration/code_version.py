@@ -304,13 +304,19 @@ def _bare(statement: ast.stmt) -> bytes:
 
 
 @cache
-def _distributions() -> dict[str, list[str]]:
-    """Top-level name -> distributions. Asking each for its list of files takes a second of every command: kept."""
+def _distributions() -> dict[str, dict[str, str]]:
+    """Top-level name -> distributions and their versions. Asking each for its files and its description takes a
+    second of every command: kept."""
 
-    def read(kept: Any) -> dict[str, list[str]]:
-        return {name: list(distributions) for name, distributions in kept.items()}
+    def read(kept: Any) -> dict[str, dict[str, str]]:
+        return {name: dict(versions) for name, versions in kept.items()}
 
-    return _kept("distributions.json", _hash_of_installed(), read, lambda: dict(packages_distributions()))
+    def find() -> dict[str, dict[str, str]]:
+        found = packages_distributions()
+        versions = {distribution: version(distribution) for names in found.values() for distribution in names}
+        return {top_level: {name: versions[name] for name in names} for top_level, names in found.items()}
+
+    return _kept("distributions.json", _hash_of_installed(), read, find)
 
 
 def _hash_of_installed() -> str:
@@ -327,6 +333,5 @@ def _hash_of_installed() -> str:
 def _versions(imported: list[str]) -> dict[str, str]:
     found = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
     for top_level in imported:
-        for distribution in _distributions().get(top_level, []):
-            found[distribution] = version(distribution)
+        found |= _distributions().get(top_level, {})
     return dict(sorted(found.items()))

@@ -94,9 +94,6 @@ class TerminalProgress:
 @contextmanager
 def terminal(console: Any) -> Iterator[TerminalProgress | LineProgress]:
     """Show the progress of every build in this process, as bars or lines, until the block ends."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-    from rich.table import Column
-
     global _active
     if not console.is_terminal:
         _active = LineProgress(console)
@@ -105,6 +102,9 @@ def terminal(console: Any) -> Iterator[TerminalProgress | LineProgress]:
         finally:
             _active = None
         return
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
+
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
         TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),

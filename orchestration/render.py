@@ -192,8 +192,9 @@ def summary(workplace: Any, catalog: Catalog, steps: Sequence[Any], seconds: flo
     """The table at the end of a run: documents and tokens per stage, scores per checkpoint, where, what next."""
     from orchestration.scores import checkpoint_scores
 
-    rows = [_summary_row(stage.name, catalog) for stage in STAGES if catalog.keys(stage.name)]
-    scores = checkpoint_scores(workplace.store, catalog)
+    shown = bool(steps) or as_json  # where nothing was made, nothing is read to tell of it
+    rows = [_summary_row(stage.name, catalog) for stage in STAGES if catalog.keys(stage.name)] if shown else []
+    scores = checkpoint_scores(workplace.store, catalog) if shown else []
     if as_json:
         emit(
             {

@@ -74,3 +74,73 @@ def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     store.commit(MAIN, {path: b'{"format": 2}'}, message="of the future")
     with pytest.raises(CatalogError, match=f"{path}: manifest format 2, this Headwater reads 1"):
         read_catalog(store)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HEADWATER_HOME", str(folder))
+    return folder
+
+
+def afresh(store: GitStore, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[Any, str], int]:
+    """What a new process finds, and how many manifests it reads from the store."""
+    read: list[str] = []
+
+    def counted(ref: str, path: str) -> bytes:
+        read.append(path)
+        return GitStore.read_bytes(store, ref, path)
+
+    monkeypatch.setattr(catalog, "_manifest_cache", {})
+    catalog._recent.pop(store, None)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "read_bytes", counted)
+        return versions(store), len(read)
+
+
+def many(count: int) -> dict[str, Path | bytes | ObjectInfo]:
+    keys = [f"web@2{number:03d}0101T000000Z" for number in range(count)]
+    return {f"sources/crawl_delta/{key}/_manifest.json": manifest("crawl_delta", key, key) for key in keys}
+
+
+def test_the_manifests_of_many_nights_are_read_once_in_a_home(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = GitStore.at(tmp_path / "store.git")
+    store.commit(MAIN, many(120), message="nights")
+    first, read = afresh(store, monkeypatch)
+    assert read == len(first) == 120
+    assert afresh(store, monkeypatch) == (first, 0)
+    store.commit(MAIN, put(3) | {"sources/crawl_delta/web@20000101T000000Z/_manifest.json": b""}, message="one more")
+    store.commit(MAIN, {}, ["sources/crawl_delta/web@20000101T000000Z/"], message="one less")
+    second, read = afresh(store, monkeypatch)
+    assert (read, len(second)) == (1, 120)
+    assert set(second) == set(first) - {("crawl_delta", "web@20000101T000000Z")} | {
+        ("crawl_delta", "web@20240103T000000Z")
+    }
+
+
+@pytest.mark.parametrize("damage", ["cut short", "altered", "gone", "not ours"])
+def test_what_is_kept_is_believed_only_when_it_is_whole(
+    damage: str, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = GitStore.at(tmp_path / "store.git")
+    store.commit(MAIN, many(120), message="nights")
+    first, _ = afresh(store, monkeypatch)
+    kept = home / "scratch" / "manifests.json"
+    content = kept.read_bytes()
+    wrong = {"cut short": content[:-9], "altered": content.replace(b"web@2", b"web@1"), "gone": None, "not ours": b"{}"}
+    if wrong[damage] is None:
+        kept.unlink()
+    else:
+        kept.write_bytes(wrong[damage] or b"")
+    assert afresh(store, monkeypatch) == (first, 120)
+    assert kept.read_bytes() == content, "and it is written again"
+
+
+def test_a_few_manifests_are_not_kept(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = GitStore.at(tmp_path / "store.git")
+    store.commit(MAIN, many(20), message="nights")
+    afresh(store, monkeypatch)
+    assert not (home / "scratch").exists()
