@@ -17,6 +17,7 @@ import orjson
 import pyarrow as pa
 
 from assets.build import BuildError
+from assets.json_text import exact_json
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.zst")
 _SHOWN_CHARACTERS = 60
@@ -89,7 +90,7 @@ def read_lines(path: Path) -> Iterator[Line]:
             for number, line in enumerate(stream, 1):
                 if not line.strip():
                     continue
-                row = orjson.loads(line)
+                row = exact_json(line)
                 if not isinstance(row, dict):
                     raise BuildError(f"{path} line {number}: must be a JSON object, it is {line[:60]!r}")
                 yield Line(path, number, row)

@@ -30,6 +30,7 @@ from assets.dedup.incremental import update_clusters
 from assets.dedup.recipe import DedupRecipe
 from assets.dedup.signatures import SignatureReader, SignatureRecipe, signature_batches
 from assets.delta_table import Changes
+from assets.json_text import exact_json
 from assets.schemas import DUPLICATE_PAIRS, DUPLICATES, SIGNATURES
 from assets.tables import write_table
 
@@ -233,12 +234,14 @@ def read_jsonl(source: Path) -> Iterator[tuple[str, str]]:
                 if not line.strip():
                     continue
                 try:
-                    row = orjson.loads(line)
+                    row = exact_json(line)
                     doc_id, text = row["id"], row["text"]
                 except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                     raise BuildError(f"{path} line {number}: needs an object with id and text ({error!r})") from error
                 if not isinstance(text, str):
                     raise BuildError(f"{path} line {number}: text must be a string, it is {type(text).__name__}")
+                if not isinstance(doc_id, str | int) or isinstance(doc_id, bool):
+                    raise BuildError(f"{path} line {number}: id must be a text or a whole number, it is {doc_id!r:.60}")
                 doc_id = str(doc_id)
                 if doc_id in seen or any(character in doc_id for character in SPARED):
                     raise BuildError(f"{path} line {number}: id {doc_id!r} is used twice or holds a tab or line break")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from email import message_from_bytes
 from email.message import EmailMessage, Message
 from email.policy import default
@@ -12,6 +13,11 @@ from assets.documents.formats import UnreadableError, decoded_html
 
 REPLY_LANGUAGES = ["en", "zh", "de", "fr", "es", "it", "ja", "ko", "nl", "pl"]
 """Whose "On ... wrote:" lines mail-parser-reply looks for."""
+
+_ESCAPED = ">From "
+_LABEL = re.compile(r"^[*> ]*[^\s:][^:\n]{0,19}:", re.MULTILINE)
+_TIME = re.compile(r"\d{1,2}[:h]\d\d")
+_YEAR = re.compile(r"(?<!\d)(?:19|20)\d\d(?!\d)")
 
 
 def mail_text(payload: bytes, max_replaced_share: float) -> tuple[str, str]:
@@ -75,7 +81,32 @@ def without_quotes(text: str) -> str:
     """The newest message of a mail, without quoted replies and their heads."""
     from mailparser_reply import EmailReplyParser
 
-    normal = text.replace("\r\n", "\n")
-    newest = EmailReplyParser(languages=REPLY_LANGUAGES).parse_reply(normal) or ""
-    kept = [line for line in newest.split("\n") if not line.startswith(">")]
+    found = EmailReplyParser(languages=REPLY_LANGUAGES).read(_unescaped(text.replace("\r\n", "\n")))
+    end = 0
+    for number, reply in enumerate(found.replies):
+        start = found.text.find(reply.content, end)
+        if number and _is_reply_head(reply.headers or ""):
+            end = start
+            break
+        end = start + len(reply.content)
+    kept = [line for line in found.text[:end].split("\n") if not line.startswith(">")]
     return "\n".join(kept).strip()
+
+
+def _unescaped(text: str) -> str:
+    """Without the `>` that mailboxes put before `From ` at the start of a line; inside a quotation it is one of its own."""
+    lines = text.split("\n")
+    quoted = [line.startswith(">") and not line.startswith(_ESCAPED) for line in lines]
+    for number, line in enumerate(lines):
+        if line.startswith(_ESCAPED) and not any(quoted[max(0, number - 1) : number + 2]):
+            lines[number] = line[1:]
+    return "\n".join(lines)
+
+
+def _is_reply_head(head: str) -> bool:
+    """Whether what mail-parser-reply takes for the head of a quoted message is one: two lines like `From: Lyon` and
+    `To: Paris` are text unless an address, a time or more such lines stand with them."""
+    labels = len(_LABEL.findall(head))
+    if labels < 2 or "@" in head or _TIME.search(head):
+        return True
+    return labels >= 4 or (labels == 3 and _YEAR.search(head) is not None)
