@@ -28,11 +28,13 @@ ui: $(INSTALLED) ## the graph in the browser
 test: $(INSTALLED) ## all tests
 	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
-check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph
+check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph, figures in the docs
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check --output-format concise || { echo 'run: $(BIN)/ruff format'; exit 1; }
 	@$(BIN)/pyright
-	@$(BIN)/pytest $(wildcard tests/test_import_rules.py tests/test_graph.py)
+	@$(BIN)/python docs/generate.py --check || { echo 'run: $(BIN)/python docs/generate.py'; exit 1; }
+	@$(BIN)/python -m benchmarks.stale
+	@$(BIN)/pytest $(wildcard tests/test_import_rules.py tests/test_graph.py tests/test_results.py)
 
 snapshot: $(INSTALLED) ## accept the graph as it is now, after you have read what changed
 	@$(BIN)/pytest tests/test_graph.py --snapshot-update

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import shutil
 import sys
@@ -23,10 +22,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.measuring import Goal, PeakMemory, apart, cpu_s, finish
+from benchmarks.measuring import PeakMemory, apart, cpu_s
 from benchmarks.real_text import Sentences, document, near_duplicate, read_sentences, templated
+from benchmarks.results import RESULTS, Goal, Result, finish, why
 
-RESULT = Path("docs/results/bench_dedup.json")
+CODE = ("assets/dedup", "assets/delta_table.py", "benchmarks/bench_dedup.py", "benchmarks/real_text.py")
 SHARES = (1.0, 0.98, 0.96, 0.94, 0.92, 0.90, 0.88, 0.85, 0.80, 0.70)
 """What near duplicates keep of their original: true Jaccard from 1 down to 0.5, measured per pair."""
 
@@ -205,7 +205,7 @@ def measurements(options: argparse.Namespace, folder: Path, sentences: Sentences
         shutil.rmtree(folder / "t")
 
 
-def goals(rows: list[dict[str, Any]]) -> list[Goal]:
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any] | None = None) -> Result:
     """What was asked for and what was measured."""
 
     def of(what: str, size: int = -1) -> dict[str, Any]:
@@ -215,28 +215,37 @@ def goals(rows: list[dict[str, Any]]) -> list[Goal]:
         return row["documents"] / row["cpu_s"]
 
     def search(row: dict[str, Any]) -> float:
-        return row["cpu_s"] - row["signing_cpu_s"]
+        return (row["cpu_s"] - row["signing_cpu_s"]) / row["documents"]
 
     plain = of("plain files")
-    table: list[Goal] = [
-        ("times datatrove's documents per CPU second", speed(plain) / speed(of("datatrove")), ">=", 20),
-        ("recall of planted pairs of Jaccard 0.8 or more", plain["recall"], ">=", 0.99),
-        ("precision of reported pairs", plain["precision"], ">=", 1.0),
+    goals = [
+        Goal("times datatrove's documents per CPU second", speed(plain) / speed(of("datatrove")), ">=", 20, ("cpu_s",)),
+        Goal("recall of planted pairs of Jaccard 0.8 or more", plain["recall"], ">=", 0.99, ("recall",)),
+        Goal("precision of reported pairs", plain["precision"], ">=", 1.0, ("precision",)),
     ]
     for size in range(3):
         build, update = of("full build", size), of("update of 1%", size)
         name = f"full build / update of 1%, {build['documents']} documents"
-        table.append((name, build["cpu_s"] / update["cpu_s"], ">=", 50))
+        goals.append(Goal(name, build["cpu_s"] / update["cpu_s"], ">=", 50, ("cpu_s",)))
     fixed, built, hot = "update of a fixed number", "full build", "one template"
     grown = of(fixed)["cpu_s"] / of(fixed, 0)["cpu_s"]
     memory = of(built)["peak_mb"] / of(built, 0)["peak_mb"]
-    exponent = math.log(search(of(hot)) / search(of(hot, 0))) / math.log(of(hot)["documents"] / of(hot, 0)["documents"])
-    table += [
-        ("CPU of a fixed update at 4 times the corpus", grown, "<=", 2.0),
-        ("peak memory of a full build at 4 times the corpus", memory, "<=", 1.5),
-        ("exponent of the search in pages of one template (2 is quadratic)", exponent, "<=", 1.75),
-    ]
-    return table
+    page = search(of(hot)) / search(of(hot, 0))
+    goals += [
+        Goal("CPU of a fixed update at 4 times the corpus", grown, "<=", 2.0, ("cpu_s",)),
+        Goal("peak memory of a full build at 4 times the corpus", memory, "<=", 1.5, ("peak_mb",)),
+        Goal(
+            "search per page of one template at 4 times the pages", page, "<=", 2.0, ("cpu_s", "signing_cpu_s"),
+            missed=("2.168 at 3ca51a2ae8eb",),
+        ),
+    ]  # fmt: skip
+    not_judged = (
+        why("size of the input", "documents", "changed", "planted_pairs")
+        | why("describes the clusters found; recall and precision judge them", "kept", "clusters", "largest_cluster")
+        | why("the work behind cpu_s, which is judged", "computed_pairs", "proven_pairs")
+        | why("no limit was asked for", "state_mb_written")
+    )
+    return Result("bench_dedup", CODE, goals, rows, figures or {}, not_judged)
 
 
 def main() -> int:
@@ -246,7 +255,7 @@ def main() -> int:
     parser.add_argument("--templated", type=int, default=100_000)
     parser.add_argument("--datatrove", type=int, default=10_000, help="documents that datatrove is measured on")
     parser.add_argument("--folder", type=Path, help="where to work (default: the system's temporary folder)")
-    parser.add_argument("--result", type=Path, default=RESULT)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result file")
     options = parser.parse_args()
     sentences = read_sentences()
     rows: list[dict[str, Any]] = []
@@ -254,7 +263,7 @@ def main() -> int:
         for row in measurements(options, Path(folder), sentences):
             rows.append({name: round(v, 4) if isinstance(v, float) else v for name, v in row.items()})
             print("  ".join(f"{name}={value}" for name, value in rows[-1].items()), flush=True)
-    return finish(rows, goals(rows), options.result)
+    return finish(result_of(rows), options.results)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@
 
 Two stores with the same documents: one crawl each night for `crawls` nights, and all of it in one crawl. Files
 are hashed before use, as builds do. Each reading runs in a process of its own, as a build does, and is measured in CPU
-seconds (this process and its threads), the best of three. A partition may cost 50 microseconds to find, besides: readings
-of 20 ms are otherwise a ratio of noise. Writes docs/results/many_segments.json; exits non-zero where a goal is missed.
+seconds (this process and its threads), the best of three. Readings of 20 ms are a ratio of noise on a busy machine.
+Writes docs/results/many_segments.json; exits non-zero where a goal is missed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import sysconfig
@@ -30,17 +29,21 @@ import pyarrow as pa
 from assets.build import SilentProgress
 from assets.schemas import CRAWL_DELTA, DOCUMENTS, FILTERED, SIGNATURES
 from assets.tables import write_table
+from benchmarks.results import Goal, Result, finish, why
 from orchestration.catalog import Catalog, read_catalog, segment
 from orchestration.compaction import Packs, compact
 from orchestration.digest import MANIFEST
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
-from tests.campaigns.commit import commit
 
 ROOT = Path(__file__).resolve().parents[1]
+CODE = (
+    *("orchestration/catalog.py", "orchestration/compaction.py", "orchestration/status.py", "orchestration/store"),
+    *("assets/packs.py", "assets/dedup/inputs.py", "assets/dedup/live.py", "assets/tokenizer/texts.py"),
+    "benchmarks/bench_many_segments.py",
+)
 GOAL_RATIO = 1.5
-GOAL_PARTITION_S = 50e-6
-GOAL_CATALOG_S = 1.5  # for 1,000 crawls, once per process
+GOAL_CATALOG_S = 1.0  # for 1,000 crawls, once per process
 GOAL_WALK_S = 2.0  # for 1,000 crawls
 DOCUMENT_CHARACTERS = 2500
 REPEATS = 3
@@ -79,20 +82,31 @@ def main() -> int:
         print(f"{row['reading']:<44} {row['many_s']:8.3f} s {row['one_s']:8.3f} s   ratio {row['ratio']:6.2f}")
     print("after:")
     for row in rows:
-        print(
-            f"{row['reading']:<44} {row['many_s']:8.3f} s {row['one_s']:8.3f} s   ratio {row['ratio']:6.2f}   "
-            f"goal {row['goal']:<18} {'ok' if row['met'] else 'MISSED'}"
+        print(f"{row['reading']:<44} {row['many_s']:8.3f} s {row['one_s']:8.3f} s   ratio {row['ratio']:6.2f}")
+    figures = {"crawls": options.crawls, "documents_each": options.rows, "before": before, "compaction_s": compaction_s}
+    return finish(result_of(rows, figures))
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was measured."""
+    crawls, each = figures["crawls"], figures["documents_each"]
+    goals = []
+    for row in rows:
+        if limit := SECONDS.get(row["reading"]):
+            goals.append(
+                Goal(f"seconds for {row['reading']}, {crawls} crawls", row["many_s"], "<=", limit, ("many_s",))
+            )
+            continue
+        name = f"{row['reading']}: {crawls} crawls of {each} / one crawl of as many"
+        goals.append(
+            Goal(name, row["ratio"], "<=", GOAL_RATIO, ("many_s", "one_s", "ratio"), MISSED.get(row["reading"], ()))
         )
-    result = {
-        "goal": f"read {options.crawls} crawls of {options.rows} documents as fast as one, within {GOAL_RATIO} and 50 us for each",
-        "before": [{key: row[key] for key in ("reading", "many_s", "one_s", "ratio")} for row in before],
-        "compaction_s": compaction_s,
-        "rows": rows,
-        "commit": commit(),
-        "machine": f"{os.cpu_count()} CPUs",
-    }
-    (ROOT / "docs/results/many_segments.json").write_text(json.dumps(result, indent=1) + "\n")
-    return 0 if all(row["met"] for row in rows) else 1
+    not_judged = (
+        why("size of the input", "crawls", "documents_each")
+        | why("what compaction is there to mend", "before")
+        | why("once per 1,000 crawls, while nothing waits; no limit was asked for", "compaction_s")
+    )
+    return Result("many_segments", CODE, goals, rows, figures, not_judged)
 
 
 def measure(what: str, folder: Path, crawls: int) -> dict[str, Any]:
@@ -113,11 +127,7 @@ def measure(what: str, folder: Path, crawls: int) -> dict[str, Any]:
     ):
         raise SystemExit(f"{what}: the two stores do not hold the same: {best}")
     many, one = best["many"]["cpu_s"], best["one"]["cpu_s"]
-    row = {"reading": what, "many_s": many, "one_s": one, "ratio": round(many / one, 2)}
-    if what in SECONDS:
-        return row | {"goal": f"+{SECONDS[what]} s", "met": many - one <= SECONDS[what]}
-    found_s = GOAL_PARTITION_S * crawls
-    return row | {"goal": f"ratio {GOAL_RATIO} + {found_s:g} s", "met": many <= GOAL_RATIO * one + found_s}
+    return {"reading": what, "many_s": many, "one_s": one, "ratio": round(many / one, 2)}
 
 
 # --- the readings, each on a catalog
@@ -188,7 +198,8 @@ def _where(segments: list[Any], table: str, schema: pa.Schema) -> pa.Table:
 
 CATALOG, WALK = "catalog: every manifest", "status: every partition"
 SECONDS = {CATALOG: GOAL_CATALOG_S, WALK: GOAL_WALK_S}
-"""Readings whose answer grows with the number of crawls: the goal is the seconds that they add."""
+"""Readings whose answer grows with the number of crawls: the goal is in seconds."""
+MISSED = {"decisions of every document": ("1.51 at 8d2829939c4f",)}
 READINGS: dict[str, Callable[[Catalog, Any], Iterator[tuple[int, int]]]] = {
     CATALOG: _catalog,
     WALK: _walk,

@@ -1,8 +1,8 @@
 """Speed of the embedded store: one commit of many files, a one-file delta, and reading it all back.
 
-    python benchmarks/bench_store.py [--files 5000] [--folder DIR]
+    python -m benchmarks.bench_store [--files 5000] [--folder DIR]
 
-Exits non-zero where a goal is missed. The goals are for a laptop disk with real fsync.
+Exits non-zero where a goal is missed, and writes docs/results/bench_store.json. The goals are for a laptop disk with real fsync.
 """
 
 from __future__ import annotations
@@ -13,8 +13,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from benchmarks.results import RESULTS, Goal, Result, finish, why
 from orchestration.store.git_store import GitStore
+
+CODE = ("orchestration/store", "benchmarks/bench_store.py")
 
 GOAL_COMMIT_S = 5.0  # for 5,000 files
 GOAL_DELTA_S = 0.05
@@ -25,19 +29,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=5000)
     parser.add_argument("--folder", type=Path, help="where to build the store (default: the system's temporary folder)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the result file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        rows = measure(Path(folder), options.files)
-    missed = 0
-    for name, seconds, goal in rows:
-        verdict = "" if goal is None else "ok" if seconds <= goal else "MISSED"
-        missed += verdict == "MISSED"
-        print(f"{name:<52} {seconds:9.4f} s   goal {goal if goal is not None else '-':>6}   {verdict}")
-    return 1 if missed else 0
+        row = measure(Path(folder), options.files)
+    for name, value in row.items():
+        print(f"{name:<24} {value:9.4f}")
+    return finish(result_of([row]), options.results)
 
 
-def measure(folder: Path, files: int) -> list[tuple[str, float, float | None]]:
-    """Timings: name, seconds, goal."""
+def result_of(rows: list[dict[str, float]], figures: dict[str, Any] | None = None) -> Result:
+    """What was asked for and what was measured."""
+    row = rows[0]
+    files = int(row["files"])
+    goals = [
+        Goal(
+            f"seconds of a commit of {files} files", row["commit_s"], "<=", GOAL_COMMIT_S * files / 5000, ("commit_s",)
+        ),
+        Goal("seconds of a one-file delta on top, median", row["delta_s"], "<=", GOAL_DELTA_S, ("delta_s",)),
+        Goal("seconds of a three-way merge of one file", row["merge_s"], "<=", GOAL_DELTA_S, ("merge_s",)),
+    ]
+    not_judged = (
+        why("size of the input", "files", "files_listed", "files_read", "objects_verified")
+        | why("what the disk did once; the median is judged", "slowest_delta_s")
+        | why("no limit was asked for", "list_s", "read_s", "verify_s")
+    )
+    return Result("bench_store", CODE, goals, rows, figures or {}, not_judged)
+
+
+def measure(folder: Path, files: int) -> dict[str, float]:
+    """Timings in seconds."""
     store = GitStore.at(folder / "store.git")
     sources = folder / "sources"
     sources.mkdir()
@@ -47,10 +68,10 @@ def measure(folder: Path, files: int) -> list[tuple[str, float, float | None]]:
         source.write_bytes(b"segment %d " % i * 100)
         put[f"documents/extracted_documents/web@{i // 50:05d}/part-{i % 50:05d}.parquet"] = source
 
-    rows: list[tuple[str, float, float | None]] = []
+    row: dict[str, float] = {"files": files}
     start = time.perf_counter()
     store.commit("main", put, message=f"{files} files")
-    rows.append((f"commit of {files} files by hard link", time.perf_counter() - start, GOAL_COMMIT_S * files / 5000))
+    row["commit_s"] = time.perf_counter() - start
 
     deltas = []
     for i in range(20):
@@ -59,29 +80,28 @@ def measure(folder: Path, files: int) -> list[tuple[str, float, float | None]]:
             "main", {f"documents/extracted_documents/web@{i:05d}/part-00000.parquet": b"%d" % i}, message="delta"
         )
         deltas.append(time.perf_counter() - start)
-    rows.append(("one-file delta on top (median of 20)", statistics.median(deltas), GOAL_DELTA_S))
-    rows.append(("one-file delta on top (worst of 20)", max(deltas), None))
+    row |= {"delta_s": statistics.median(deltas), "slowest_delta_s": max(deltas)}
 
     store.create_branch("build")
     store.commit("build", {"corpus/part-00000.parquet": b"staged"}, message="staged")
     store.commit("main", {"other/part.parquet": b"meanwhile"}, message="meanwhile")
     start = time.perf_counter()
     store.merge("build", message="three-way")
-    rows.append(("three-way merge of one file", time.perf_counter() - start, GOAL_DELTA_S))
+    row["merge_s"] = time.perf_counter() - start
 
     fresh = GitStore.at(folder / "store.git")
     start = time.perf_counter()
     paths = [info.path for info in fresh.list("main")]
-    rows.append((f"list {len(paths)} files, cold caches", time.perf_counter() - start, None))
+    row |= {"list_s": time.perf_counter() - start, "files_listed": len(paths)}
     sample = paths[:: max(1, len(paths) // 1500)]
     start = time.perf_counter()
     for path in sample:
         fresh.read_bytes("main", path)
-    rows.append((f"read {len(sample)} files with hash check", time.perf_counter() - start, None))
+    row |= {"read_s": time.perf_counter() - start, "files_read": len(sample)}
     start = time.perf_counter()
     report = fresh.verify()
-    rows.append((f"verify {report.objects_checked} objects over the history", time.perf_counter() - start, None))
-    return rows
+    row |= {"verify_s": time.perf_counter() - start, "objects_verified": report.objects_checked}
+    return {name: round(value, 4) for name, value in row.items()}
 
 
 if __name__ == "__main__":

@@ -1,22 +1,14 @@
-"""What benchmarks measure with: a process of its own, its CPU time, its peak memory; goals and their verdicts."""
+"""What benchmarks measure with: a process of its own, its CPU time, its peak memory."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import resource
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
-
-from tests.campaigns.commit import commit
-
-Goal = tuple[str, float, str, float]
-"""(what, measured, ">=" or "<=", limit)."""
 
 
 def apart(work: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
@@ -53,24 +45,3 @@ class PeakMemory:
     def _watch(self) -> None:
         while not self._end.wait(0.05):
             self.mb = max(self.mb, anonymous_mb())
-
-
-def finish(rows: list[dict[str, Any]], goals: Sequence[Goal], result: Path) -> int:
-    """Print the goals, write the result file; the exit status is 1 where a goal was missed."""
-    verdicts = [
-        {
-            "goal": name,
-            "measured": round(value, 4),
-            "asked": f"{sign} {limit}",
-            "met": value >= limit if sign == ">=" else value <= limit,
-        }
-        for name, value, sign, limit in goals
-    ]
-    for verdict in verdicts:
-        ending = "ok" if verdict["met"] else "MISSED"
-        print(f"{verdict['goal']:<62} {verdict['measured']:>10}   asked {verdict['asked']:<8} {ending}")
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    content = {"goals": verdicts, "rows": rows, "commit": commit(), "machine": machine}
-    result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(verdict["met"] for verdict in verdicts) else 1

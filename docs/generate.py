@@ -1,6 +1,7 @@
-"""Writes what the docs must not get wrong from what the code says: the graph and the data contract.
+"""Writes what the docs must not get wrong from what the code and the results say: graph, data contract, figures.
 
-python docs/generate.py          rewrite README.md, README.zh-CN.md (graph) and docs/data-contract.md (tables)
+python docs/generate.py          rewrite README.md, README.zh-CN.md (graph), docs/data-contract.md (tables), and
+                                 in every page the figures of docs/results (docs/figures.py)
 python docs/generate.py --check  exit 1 and name the files that are out of date
 """
 
@@ -18,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from assets import schemas  # noqa: E402
 from assets.tables import VOLATILE_KEY  # noqa: E402
+from docs import figures  # noqa: E402
 from orchestration.column_docs import column_comments  # noqa: E402
 from orchestration.stages import GROUPS, STAGES  # noqa: E402
 
@@ -92,20 +94,39 @@ def replaced(text: str, mark: str, content: str) -> str:
     return pattern.sub(lambda match: match[1] + content + "\n" + match[2], text)
 
 
+GENERATED = {
+    "README.md": {"graph": graph},
+    "README.zh-CN.md": {"graph": graph},
+    "docs/data-contract.md": {"tables": tables},
+}
+
+
+def page(name: str, text: str) -> str:
+    """The page as it should be."""
+    for mark, make in GENERATED.get(name, {}).items():
+        text = replaced(text, mark, make())
+    for mark, content in figures.tables_of(text).items():
+        text = replaced(text, mark, content)
+    return figures.rendered(text, name)
+
+
 def main() -> int:
     """Rewrite or check."""
     outdated = []
-    for name, mark, content in (
-        ("README.md", "graph", graph()),
-        ("README.zh-CN.md", "graph", graph()),
-        ("docs/data-contract.md", "tables", tables()),
-    ):
-        path = ROOT / name
+    for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
+        name = path.relative_to(ROOT).as_posix()
         before = path.read_text(encoding="utf-8")
-        after = replaced(before, mark, content)
+        try:
+            after = page(name, before)
+        except figures.FigureError as error:
+            raise SystemExit(str(error)) from error
         if after != before:
             outdated.append(name)
-            if "--check" not in sys.argv:
+            if "--check" in sys.argv:
+                lines = zip(before.splitlines(), after.splitlines(), strict=False)
+                old, new = next(((a, b) for a, b in lines if a != b), ("", ""))
+                print(f"{name} says     {old[:200]}\nand should say {new[:200]}")
+            else:
                 path.write_text(after, encoding="utf-8")
     if outdated:
         print(("out of date: " if "--check" in sys.argv else "rewritten: ") + ", ".join(outdated))

@@ -16,7 +16,7 @@ from assets.packs import PackedRows
 from orchestration.digest import MANIFEST
 from orchestration.kept_manifests import KEPT_BEHIND, keep, read_kept
 from orchestration.stages import BY_NAME, STAGES, Stage
-from orchestration.store.contract import MAIN, CorruptObjectError, ObjectInfo, RefNotFoundError, VersionedStore
+from orchestration.store.contract import MAIN, REPAIR, CorruptObjectError, ObjectInfo, RefNotFoundError, VersionedStore
 
 MANIFEST_FORMAT = 1
 NOT_PACKED: Mapping[str, PackedRows] = {}
@@ -175,11 +175,20 @@ def _asset_of(path: str) -> str:
     return path.split("/")[1]
 
 
+def partition_of(path: str) -> str:
+    """Asset and partition that a path of the store belongs to, for people; empty for what is above them."""
+    _, *rest = path.split("/")
+    if len(rest) < 2 or rest[0] not in BY_NAME:
+        return ""
+    asset, partition = rest[0], rest[1]
+    return f"{asset}[{partition}]" if BY_NAME[asset].partition else asset
+
+
 def mend_damaged(assets: Iterable[str]) -> str:
     """How damaged files of these assets come back."""
     names = sorted(set(assets) & set(BY_NAME))
     made = " ".join(f"--rebuild {name}" for name in names if not BY_NAME[name].once)
-    copied = "copy the object from a clone or a backup of the store to its place in lfs/objects/"
+    copied = f"{REPAIR} takes the object from a clone or a backup of the store"
     kept = ", ".join(name for name in names if BY_NAME[name].once)
     if not made:
         return f"{kept or 'This'} is never made again: {copied}."

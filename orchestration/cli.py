@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from orchestration.cli_data import add_data_commands
 from orchestration.cli_layout import add_layout_command
 from orchestration.cli_stage import stage_commands
 from orchestration.cli_store import store_commands
+from orchestration.cli_ui import add_ui_command
 from orchestration.offline import apply_offline_defaults
 
 EXIT_FAILED, EXIT_FINDINGS = 1, 3
@@ -35,7 +37,13 @@ def main() -> None:
     """Entry point: quiet libraries first, then the command. SIGTERM ends it as Ctrl+C does: children first, one message."""
     apply_offline_defaults(os.environ)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    try:
+        app()
+    except Exception as error:  # a bug
+        from orchestration.terminal import print_traceback
+
+        print_traceback(error)
+        sys.exit(EXIT_FAILED)
 
 
 def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
@@ -66,13 +74,15 @@ def _expected(error: Exception) -> str | None:
     imported only now: they cost every command a second."""
     from assets.build import BuildError
     from assets.lineage.queries import LineageNotFoundError
+    from orchestration.alerts import DeliveryError
+    from orchestration.asset_lock import AlreadyRunningError
     from orchestration.catalog import CatalogError
     from orchestration.config import ConfigError, home_folder
     from orchestration.demo import DemoError
     from orchestration.driver import RunFailedError
     from orchestration.machine_errors import machine_trouble
     from orchestration.partitions import PartitionError
-    from orchestration.publish import AlreadyRunningError, BlockedError, StaleInputError
+    from orchestration.publish import BlockedError, StaleInputError
     from orchestration.store.contract import StoreError
     from orchestration.ui_guard import OriginError
     from orchestration.ui_server import UiError
@@ -80,22 +90,16 @@ def _expected(error: Exception) -> str | None:
     known = (
         *(BuildError, CatalogError, ConfigError, DemoError, RunFailedError, PartitionError),
         *(AlreadyRunningError, BlockedError, LineageNotFoundError, StaleInputError, StoreError),
-        *(OriginError, UiError),
+        *(DeliveryError, OriginError, UiError),
     )
     return str(error) if isinstance(error, known) else machine_trouble(error, home_folder())
 
 
 def _fail(message: str) -> None:
-    from rich.console import Console
+    from orchestration.terminal import console, quoted
 
-    Console(stderr=True).print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    console(as_json=True).print(f"[bold red]error:[/] {quoted(message)}", soft_wrap=True)
     raise typer.Exit(EXIT_FAILED)
-
-
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
 
 
 @app.command()
@@ -236,8 +240,10 @@ def verify(
     seed: Annotated[int, typer.Option(help="Which random share.")] = 0,
     json: Json = False,
 ) -> None:
-    """Re-hash the objects of the store. Exit code 3 when one is missing or altered."""
+    """Read refs, commits and objects of the store. Exit code 3 when one is missing or altered."""
     from orchestration import render
+    from orchestration.run_tags import untagged_runs_damage
+    from orchestration.store import verify_store
     from orchestration.workplace import open_workplace
 
     try:
@@ -246,7 +252,9 @@ def verify(
         raise typer.BadParameter(f"{read_data_subset!r} is not a percentage such as 5%") from None
     if not 0 < fraction <= 1:
         raise typer.BadParameter(f"{read_data_subset!r}: more than 0% and at most 100%")
-    report = open_workplace().store.verify(ref, fraction, seed)
+    workplace = open_workplace()
+    report = verify_store(workplace.store_place, ref, fraction, seed)
+    report.damage += untagged_runs_damage(workplace.store_place)
     render.verification(report, as_json=json)
     if report.damage:
         raise typer.Exit(EXIT_FINDINGS)
@@ -298,19 +306,27 @@ def gc(
             "and so does what a tag keeps.",
         ),
     ] = None,
+    keep_history_days: Annotated[
+        float, typer.Option(min=0, help="Keep the logs of Dagster's runs that ended in the last so many days.")
+    ] = 30.0,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be deleted.")] = False,
     json: Json = False,
 ) -> None:
-    """Delete objects that no branch, tag (runs are tagged) or recent commit needs."""
+    """Delete objects that no branch, tag (runs are tagged) or recent commit needs, and old logs of Dagster's runs."""
     from orchestration import render
     from orchestration.catalog import read_catalog
     from orchestration.retention import drop_states
+    from orchestration.run_history import trim_home
+    from orchestration.run_tags import refuse_untagged_runs
     from orchestration.workplace import open_workplace
 
-    store = open_workplace().store
+    workplace = open_workplace()
+    store = workplace.store
+    refuse_untagged_runs(store)
     dropped = drop_states(store, read_catalog(store), keep_states, dry_run=dry_run) if keep_states is not None else []
     report = store.gc(keep_days=keep_days, dry_run=dry_run)
-    render.garbage(report, dropped, keep_days, dry_run=dry_run, as_json=json)
+    history = trim_home(workplace, keep_history_days, dry_run=dry_run)
+    render.garbage(report, dropped, history, keep_days, dry_run=dry_run, as_json=json)
 
 
 @app.command()
@@ -357,38 +373,9 @@ def compact(
     render.packs(done, as_json=json)
 
 
-@app.command()
-@expected_errors
-def ui(
-    port: Annotated[int, typer.Option(help="Port on localhost.", min=1, max=65535)] = 3000,
-    origin: Annotated[
-        list[str] | None, typer.Option(help="Also answer a proxy's browsers, for instance https://ui.example.org.")
-    ] = None,
-) -> None:
-    """Open the Dagster UI (with schedules and sensors) on the same state, on localhost and for its own pages only."""
-    from tempfile import TemporaryFile
-
-    from dagster import DagsterInstance
-
-    from orchestration.config import REPOSITORY
-    from orchestration.demo import refuse_busy_port
-    from orchestration.ui_server import run_ui
-    from orchestration.workplace import open_workplace
-
-    refuse_busy_port(port, "headwater ui --port N")
-    workplace = open_workplace()
-    _ = workplace.config  # a mistake in it is told here, not in the middle of Dagster's start
-    with TemporaryFile(dir=workplace.dagster_home) as probe:
-        probe.write(b"Dagster writes here")
-    os.environ["HEADWATER_HOME"] = str(workplace.home)
-    os.chdir(REPOSITORY)
-    print(f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)", flush=True)
-    with DagsterInstance.get() as instance:
-        run_ui(instance, port, origin or ())
-
-
 add_data_commands(app, expected_errors)
 add_layout_command(app, expected_errors)
+add_ui_command(app, expected_errors)
 app.add_typer(stage_commands(expected_errors), name="stage", help="One stage of the graph on plain files.")
 app.add_typer(store_commands(expected_errors), name="store", help="A store as a whole: copy it to another place.")
 

@@ -118,7 +118,7 @@ def _crawl(names: list[str], at: str | None, as_json: bool) -> None:
             f"{row['partition']}: {row['kept']:,} of {row['records']:,} records kept; {changes}", highlight=False
         )
         for reason, count in sorted({**row["dropped"], **row["not_taken"]}.items(), key=lambda item: -item[1]):
-            console.print(f"  {count:>10,}  {reason}", highlight=False)
+            console.print(f"  {count:>10,}  {render.quoted(reason)}")
     driver.raise_failures()
 
 
@@ -159,4 +159,5 @@ def export_data(
     if as_json:
         render.emit(asdict(done))
         return
-    render.console(as_json).print(f"{done.rows:,} rows of {done.table} in {done.destination}", highlight=False)
+    said = f"{done.rows:,} rows of {done.table} in {done.destination}"
+    render.console(as_json).print(said, markup=False, soft_wrap=True)

@@ -28,23 +28,21 @@ def copy(source: Place, target: Place, json: Json = False) -> None:
 
     Interrupted or repeated, it continues with what is missing.
     """
-    import json as encoder
     from dataclasses import asdict
     from pathlib import Path
-
-    from rich.console import Console
 
     from orchestration.store import open_store
     from orchestration.store.contract import StoreError
     from orchestration.store.copy import copy_store
+    from orchestration.terminal import console, emit
 
     if not source.startswith("lakefs://") and not Path(source.removeprefix("git:")).exists():
         raise StoreError(f"there is no store at {source}")
-    out = Console()
+    out = console(json)
     tell = (lambda line: None) if json else lambda line: out.print(line, highlight=False, markup=False, soft_wrap=True)
     report = copy_store(open_store(source), open_store(target), tell)
     if json:
-        print(encoder.dumps(asdict(report)))
+        emit(asdict(report))
         return
     out.print(
         f"{report.commits} commits copied ({report.already_there} were there), {report.branches} branches, "

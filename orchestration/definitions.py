@@ -11,25 +11,29 @@ from typing import Any
 import dagster as dg
 
 from assets.build import BuildError
+from orchestration.alert_sensor import build_alert_sensors
+from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
 from orchestration.config import ConfigError, Profile
 from orchestration.evidence import ACCEPT_YIELD_TAG
+from orchestration.in_progress import JOBS
 from orchestration.machine_errors import machine_trouble
 from orchestration.offline import apply_offline_defaults
 from orchestration.progress import progress_for
 from orchestration.publish import (
     ALLOW_STALE_TAG,
     FORCE_TAG,
-    AlreadyRunningError,
     BlockedError,
     Publication,
     PublishedOnceError,
     Publisher,
     StaleInputError,
 )
+from orchestration.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.schedules import build_schedules
 from orchestration.sensors import build_sensors
+from orchestration.staged import NotWhatWasCheckedError
 from orchestration.stages import GROUPS, STAGES, Stage
 from orchestration.store.contract import StoreError
 from orchestration.ui_metadata import latest_pictures, materialization_metadata
@@ -40,16 +44,10 @@ PARTITIONS = {
     "crawl": dg.DynamicPartitionsDefinition(name="crawl"),
     "run": dg.DynamicPartitionsDefinition(name="run"),
 }
-JOBS = {
-    "crawl_job": ("raw_crawl", "crawl_delta", "extracted_documents", "filtered_documents", "document_signatures"),
-    "curate_job": tuple(s.name for s in STAGES if s.partition is None and s.group != "lineage"),
-    "pretrain_job": tuple(s.name for s in STAGES if s.partition == "run"),
-    "audit_job": tuple(s.name for s in STAGES if s.group == "lineage"),
-}
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
 EXPECTED_ERRORS = (
     *(BuildError, CatalogError, ConfigError, StoreError),
-    *(StaleInputError, AlreadyRunningError, BlockedError, PublishedOnceError),
+    *(StaleInputError, AlreadyRunningError, BlockedError, NotWhatWasCheckedError, PublishedOnceError),
 )
 
 
@@ -104,10 +102,19 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
             force=context.run.tags.get(FORCE_TAG) == "true",
             accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
         )
-        result = publisher.stage_data(stage, partition)
-        yield from (_check_result(check, stage) for check in result.checks)
-        publication = result if isinstance(result, Publication) else publisher.merge(result)
+        with publisher.publishing(stage, partition) as result:
+            yield from (_check_result(check, stage) for check in result.checks)
+            publication = result if isinstance(result, Publication) else publisher.merge(result)
+    except (StaleInputError, AlreadyRunningError) as error:
+        if ASKED_TAG not in context.run.tags:
+            raise dg.Failure(description=str(error), metadata=_kind(error)) from error
+        # What a sensor found fit changed since: its next tick decides anew, and nothing went wrong.
+        context.log.info(f"{label} is left to the next tick: {error}")
+        yield from _no_verdicts(stage)
+        return
     except EXPECTED_ERRORS as error:
+        if type(error).__name__ in VERDICTS:
+            context.instance.add_run_tags(context.run.run_id, {VERDICT_TAG: type(error).__name__})
         raise dg.Failure(description=_description(error, workplace.home), metadata=_kind(error)) from error
     except Exception as error:
         trouble = machine_trouble(error, workplace.home)
@@ -122,6 +129,12 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         data_version=dg.DataVersion(publication.manifest["version"]),
         metadata=materialization_metadata(publication, workplace.store),
     )
+
+
+def _no_verdicts(stage: Stage) -> Iterator[dg.Output[None]]:
+    """The outputs of the checks without a verdict: Dagster wants them even where nothing was built."""
+    for check in check_specs(stage.name):
+        yield dg.Output(None, output_name=f"{stage.name}_{check.name}")
 
 
 def _description(error: Exception, home: Path) -> str:
@@ -198,7 +211,7 @@ def build_definitions() -> dg.Definitions:
         assets=[build_asset(stage, pictures.get(stage.name, "")) for stage in STAGES],
         jobs=list(jobs.values()),
         schedules=build_schedules(jobs),
-        sensors=build_sensors(jobs),
+        sensors=[*build_sensors(jobs), *build_alert_sensors()],
         executor=dg.in_process_executor,
     )
 

@@ -51,6 +51,7 @@ def run_checks(
         "tools": lambda: machine.tools(home, for_demo=for_demo),
         "demo port": lambda: _demo_port(place),
         "configuration": lambda: _config(place),
+        "alerts": lambda: _alerts(place),
         "store": lambda: store(environ),
         "DAGSTER_HOME": lambda: _dagster_home(place),
         "clock": lambda: machine.clock((REPOSITORY / "pyproject.toml", config_dir, home)),
@@ -219,6 +220,19 @@ def _unreachable(host: str, port: int) -> str | None:
     except OSError as error:
         return f"{host}:{port}: {error.strerror or error}"
     return None
+
+
+def _alerts(place: _Place) -> Finding:
+    from orchestration.alerts import FILE, load_alerts
+    from orchestration.config import ConfigError
+
+    name = "alerts"
+    try:
+        settings = load_alerts(place.config_dir)
+    except ConfigError as error:
+        return Finding(name, False, "error", str(error), f"Mend {FILE}, or delete it: alerts are off without it.")
+    on = [channel for channel in ("webhook", "email") if getattr(settings, channel) is not None]
+    return well(name, f"{', '.join(on)}; `headwater alerts --test` tries them" if on else f"off: no channel in {FILE}")
 
 
 def _dagster_home(place: _Place) -> Finding:

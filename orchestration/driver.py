@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.config import ConfigError
 from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.failures import Failure, told
 from orchestration.partitions import check_stamp, new_key, newest_keys, split_key
-from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG, AlreadyRunningError
-from orchestration.reaper import CUT_SHORT_TAG, PID_TAG, reap_dead_runs
+from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG
+from orchestration.readiness import ready
+from orchestration.reaper import CUT_SHORT_TAG, HOST_TAG, PID_TAG, reap_dead_runs
 from orchestration.stages import BY_NAME, STAGES, Stage
-from orchestration.status import CRAWL, PLANNER, Item, Status, published_crawls, unfit_inputs, walk, whole_crawls
+from orchestration.status import CRAWL, PLANNER, Item, Status, published_crawls, walk, whole_crawls
 from orchestration.unfinished import TRIES, failures, registered, unfinished_crawls
 from orchestration.workplace import Workplace
 
@@ -173,6 +176,8 @@ class Driver:
         except RunFailedError as error:
             self.failures.append(Failure(step.job, step.partition, str(error)))
             self._failed |= {(name, step.partition) for name in step.assets}
+            if step.partition:  # what else of it waits is told with it
+                self.waiting = {k: v for k, v in self.waiting.items() if not k.endswith(f"[{step.partition}]")}
             return False
         return True
 
@@ -191,7 +196,7 @@ class Driver:
         if step.partition:
             kind = "crawl" if step.job == "crawl_job" else "run"
             instance.add_dynamic_partitions(kind, [step.partition])
-        tags = {PID_TAG: str(os.getpid())}
+        tags = {PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname(), "dagster/max_retries": "0"}
         if self.options.allow_stale:
             tags[ALLOW_STALE_TAG] = "true"
         if set(step.assets) & set(self.options.rebuild):
@@ -272,19 +277,10 @@ class Driver:
         ]
         if self.options.allow_stale or not items:
             return items
-        catalog, ready = self._look()[0], []
-        crawls = published_crawls(catalog)
-        made: set[tuple[str, str | None]] = set()
-        for item in items:
-            unfit = unfit_inputs(BY_NAME[item.asset], key, catalog, crawls, status, for_build=True)
-            lacking = [f"{asset}[{at}]" if at else asset for (asset, at), _ in unfit if (asset, at) not in made]
-            self.waiting.pop(item.label, None)
-            if lacking:
-                self.waiting[item.label] = lacking
-            else:
-                made.add((item.asset, key))
-                ready.append(item)
-        return ready
+        able, waiting = ready(items, status, self._look()[0])
+        self.waiting = {label: why for label, why in self.waiting.items() if label not in {i.label for i in items}}
+        self.waiting |= waiting
+        return able
 
     def _step(self, job: str, partition: str | None, items: Sequence[Item]) -> Step:
         return Step(job, partition, tuple(i.asset for i in items), {i.asset: i.causes for i in items})

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from assets.lineage.queries import (
     CheckpointContent,
@@ -21,6 +20,7 @@ from assets.lineage.queries import (
 )
 from orchestration import render
 from orchestration.catalog import read_catalog, segment
+from orchestration.terminal import quoted
 from orchestration.workplace import Workplace
 
 _RUN = r"[a-z0-9][a-z0-9-]*@\d{8}T\d{6}Z"
@@ -61,18 +61,20 @@ def answer(workplace: Workplace, subject: str, *, as_json: bool) -> None:
 
 
 def _print_history(history: DocumentHistory, out: Console) -> None:
-    out.print(f"[bold]{escape(history.url)}[/]")
+    out.print(f"[bold]{quoted(history.url)}[/]")
     out.print(f"  doc_id {history.doc_id} · source {history.source} · crawl {history.crawl}")
     if history.stage:
         matched = f" (matched {history.matched_doc_id})" if history.matched_doc_id else ""
-        out.print(f"  [yellow]not in the corpus[/]: {history.drop_reason}, decided by {history.stage}{matched}")
+        out.print(
+            f"  [yellow]not in the corpus[/]: {quoted(history.drop_reason or '')}, decided by {history.stage}{matched}"
+        )
     else:
         out.print("  in the corpus")
     for use in history.uses:
         if use.split == "heldout":
             out.print(f"  {use.run}: held out, in no training sequence")
         elif not use.steps and use.quarantined:
-            out.print(f"  {use.run}: quarantined ({use.quarantined}), in no sequence of the run")
+            out.print(f"  {use.run}: quarantined ({quoted(use.quarantined)}), in no sequence of the run")
         elif not use.steps:
             out.print(f"  {use.run}: planned, not used")
         else:
@@ -93,8 +95,8 @@ def _print_step(content: StepContent, out: Console) -> None:
     )
     table = render.table("", "document", "channel", "tokens", "sequences", numbers=["tokens"])
     for document in content.documents:
-        where = escape(document.url or document.doc_id)
-        table.add_row(where, document.channel, f"{document.tokens:,}", _shorten(document.sequences))
+        where = quoted(document.url or document.doc_id)
+        table.add_row(where, quoted(document.channel), f"{document.tokens:,}", _shorten(document.sequences))
     out.print(table)
 
 
@@ -106,7 +108,7 @@ def _print_checkpoint(content: CheckpointContent, out: Console) -> None:
     for title, shares in (("source", content.by_source), ("channel", content.by_channel)):
         table = render.table("", title, "documents", "tokens", numbers=["documents", "tokens"])
         for name, share in shares.items():
-            table.add_row(name, f"{share.documents:,}", f"{share.tokens:,}")
+            table.add_row(quoted(name), f"{share.documents:,}", f"{share.tokens:,}")
         out.print(table)
 
 

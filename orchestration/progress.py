@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from assets.build import Progress
+from orchestration.terminal import visible
 
 
 class FinishingProgress(Progress, Protocol):
@@ -56,11 +57,14 @@ class LineProgress:
         """A line at most every LOG_EVERY_S seconds."""
         if time.monotonic() - self._last >= LOG_EVERY_S:
             self._last = time.monotonic()
-            self._console.print(f"  {self._label}: {done:,}{f'/{total:,}' if total else ''} {note}", soft_wrap=True)
+            self._say(f"{done:,}{f'/{total:,}' if total else ''} {note}")
 
     def finish(self, note: str) -> None:
         """The last word, with the seconds it took."""
-        self._console.print(f"  {self._label}: {note}, {time.monotonic() - self._started:.1f} s", soft_wrap=True)
+        self._say(f"{note}, {time.monotonic() - self._started:.1f} s")
+
+    def _say(self, text: str) -> None:
+        self._console.print(visible(f"  {self._label}: {text}"), soft_wrap=True, markup=False)
 
 
 class TerminalProgress:
@@ -77,12 +81,12 @@ class TerminalProgress:
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
         """Move the current bar."""
         if self._task is not None:
-            self._bars.update(self._task, completed=done, total=total, note=note[-NOTE_CHARACTERS:])
+            self._bars.update(self._task, completed=done, total=total, note=visible(note)[-NOTE_CHARACTERS:])
 
     def finish(self, note: str) -> None:
         """Fill the current bar; its last word stays on the screen."""
         if self._task is not None:
-            self._bars.update(self._task, completed=1, total=1, note=note[:NOTE_CHARACTERS])
+            self._bars.update(self._task, completed=1, total=1, note=visible(note)[:NOTE_CHARACTERS])
             self._bars.stop_task(self._task)
             self._task = None
 
@@ -103,10 +107,10 @@ def terminal(console: Any) -> Iterator[TerminalProgress | LineProgress]:
 
     columns = (
         SpinnerColumn(finished_text="[green]✓"),
-        TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
         BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        TextColumn("{task.fields[note]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
     )
     with Progress(*columns, console=console, refresh_per_second=4) as bars:
         progress = TerminalProgress(bars)

@@ -1,16 +1,14 @@
 """Write, audit, publish: the one way data gets onto `main`.
 
-resolve inputs -> refuse stale ones -> build into a scratch folder -> commit to a branch -> run the
-checks on the staged data -> merge to `main` only if every blocking check passed. A failed check
+resolve inputs -> refuse stale ones -> build into a scratch folder -> run the checks -> commit to a branch ->
+merge that very commit to `main` only if every blocking check passed, all under one lock. A failed check
 leaves the branch for inspection and `main` untouched. Killed at any point, the same call again ends
 in the same data: scratch folders are named by fingerprint and the merge is one atomic reference move.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -23,15 +21,17 @@ from typing import Any
 
 from assets.build import Build, BuildError, Extension, Progress, Segment, StageReport, TrainerLauncher
 from orchestration import report_json
+from orchestration.asset_lock import AssetLock, asset_lock
 from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment
 from orchestration.compaction import Packs
 from orchestration.config import Config
-from orchestration.digest import DIGESTS, HIDDEN, MANIFEST, REPORT, FileDigest, FolderDigest, digest_folder
+from orchestration.digest import DIGESTS, HIDDEN, REPORT, FileDigest, FolderDigest, digest_folder
 from orchestration.earlier_builds import base_of, others_of
 from orchestration.evidence import accept, evidence
 from orchestration.identity import Identity, identity
 from orchestration.resources.curation import CurationExecutor
 from orchestration.scratch import prepare_scratch
+from orchestration.staged import Publication, Staged, encoded, manifest_path, refuse_unchecked
 from orchestration.stages import BY_NAME, Stage
 from orchestration.status import CRAWL, PLANNER, current_inputs, differences, published_crawls, upstream_problems, walk
 from orchestration.store.contract import ObjectInfo, VersionedStore
@@ -52,40 +52,8 @@ class PublishedOnceError(Exception):
     """Evidence of the web, or what a run is bound to, was to be replaced."""
 
 
-class AlreadyRunningError(Exception):
-    """Another process is building the same partition of the same asset."""
-
-
 class BlockedError(Exception):
     """A blocking check failed: the data stays on its branch, `main` is untouched."""
-
-
-@dataclass(frozen=True)
-class Publication:
-    """One partition of one asset on `main`."""
-
-    manifest: Mapping[str, Any]
-    report: StageReport
-    checks: tuple[NamedOutcome, ...]
-    commit: str
-    already_done: bool
-
-
-@dataclass(frozen=True)
-class Staged:
-    """Data on a build branch, checked but not yet merged."""
-
-    stage: Stage
-    partition: str | None
-    branch: str
-    manifest: dict[str, Any]
-    report: StageReport
-    checks: tuple[NamedOutcome, ...]
-
-    @property
-    def failed(self) -> list[NamedOutcome]:
-        """Blocking checks that did not pass."""
-        return [c for c in self.checks if c.blocking and not c.outcome.passed]
 
 
 @dataclass(frozen=True)
@@ -110,39 +78,45 @@ class Publisher:
     accept_yield: frozenset[str] = frozenset()
     """Sources whose yields may jump, because a person looked at them."""
 
-    def stage_data(self, stage: Stage, partition: str | None) -> Staged | Publication:
-        """Build and check one partition. A Publication when exactly this is on `main` already."""
-        with self._lock(stage, partition):
-            catalog = read_catalog(self.store)
-            stale = self._refuse_stale(stage, partition, catalog)
-            wanted = identity(stage, partition, self.config, self._input_versions(stage, partition, catalog))
-            done = catalog.get(stage.name, partition)
-            if done and (done["fingerprint"] == wanted.fingerprint or stage.name == CRAWL) and not self.force:
-                return self._accepted(stage, done, catalog)
-            if done and stage.once:
-                self._refuse_to_replace(stage, partition, done, wanted)
-            return self._build(stage, partition, catalog, wanted, stale)
+    @contextmanager
+    def publishing(self, stage: Stage, partition: str | None) -> Iterator[Staged | Publication]:
+        """Build and check one partition, and hold its lock until the caller has merged what is given.
+
+        A Publication when exactly this is on `main` already. Raises AlreadyRunningError.
+        """
+        with asset_lock(self.home, stage.name, partition) as lock:
+            yield self._stage(stage, partition, lock)
+
+    def _stage(self, stage: Stage, partition: str | None, lock: AssetLock) -> Staged | Publication:
+        catalog = read_catalog(self.store)
+        stale = self._refuse_stale(stage, partition, catalog)
+        wanted = identity(stage, partition, self.config, self._input_versions(stage, partition, catalog))
+        done = catalog.get(stage.name, partition)
+        if done and (done["fingerprint"] == wanted.fingerprint or stage.name == CRAWL) and not self.force:
+            return self._accepted(stage, done, catalog)
+        if done and stage.once:
+            self._refuse_to_replace(stage, partition, done, wanted)
+        return self._build(stage, partition, catalog, wanted, stale, lock)
 
     def merge(self, staged: Staged) -> Publication:
-        """Move staged data to `main`. Raises BlockedError naming the failed checks."""
+        """Move staged data to `main`. Raises BlockedError naming the failed checks, NotWhatWasCheckedError."""
         if staged.failed:
             lines = "; ".join(f"{c.name}: {c.outcome.description}" for c in staged.failed)
             raise BlockedError(
                 f"{staged.stage.name}: {len(staged.failed)} blocking check(s) failed: {lines}. Nothing was published; "
                 f"the staged data is on branch {staged.branch} (headwater diff main {staged.branch})."
             )
-        label = f"{staged.stage.name}[{staged.partition}]" if staged.partition else staged.stage.name
+        refuse_unchecked(self.store, staged)
         metadata = {
             "asset": staged.stage.name,
             "partition": staged.partition or "",
             "version": staged.manifest["version"],
             "fingerprint": staged.manifest["fingerprint"],
         }
-        commit = self.store.merge(
-            staged.branch, message=f"Publish {label} {staged.manifest['version'][:12]}", metadata=metadata
-        )
+        message = f"Publish {staged.label} {staged.manifest['version'][:12]}"
+        commit = self.store.merge(staged.branch, message=message, metadata=metadata, expected_head=staged.commit)
         if staged.stage.name == PLANNER:
-            self._pin(staged)
+            self._pin(staged.manifest)
         self.store.delete_branch(staged.branch)
         shutil.rmtree(self._scratch(staged.stage, staged.partition), ignore_errors=True)
         return Publication(staged.manifest, staged.report, staged.checks, commit, already_done=False)
@@ -208,16 +182,16 @@ class Publisher:
             raise StaleInputError(f"run {run} is not planned yet: materialise {PLANNER} of this partition first.")
         return str(manifest["pin"])
 
-    def _pin(self, staged: Staged) -> None:
+    def _pin(self, manifest: Mapping[str, Any]) -> None:
         """Tag the commit a run reads, so that garbage collection keeps it as long as the run is known."""
-        name = f"run/{staged.partition}"
-        if self.store.tags().get(name) != staged.manifest["pin"]:
-            self.store.tag(name, staged.manifest["pin"], f"data that run {staged.partition} was planned on")
+        run, pin = manifest["partition"], manifest["pin"]
+        if self.store.tags().get(f"run/{run}") != pin:
+            self.store.tag(f"run/{run}", pin, f"data that run {run} was planned on")
 
     # --- building
 
     def _build(
-        self, stage: Stage, partition: str | None, catalog: Catalog, wanted: Identity, stale: list[str]
+        self, stage: Stage, partition: str | None, catalog: Catalog, wanted: Identity, stale: list[str], lock: AssetLock
     ) -> Staged:
         scratch = self._scratch(stage, partition)
         here = scratch / wanted.fingerprint[:16]
@@ -254,8 +228,8 @@ class Publisher:
         if stage.partition is None and seen.history:
             manifest["yield_history"] = seen.history
         manifest["checks"] = [check.as_json() for check in checks]
-        branch = self._stage_on_branch(stage, partition, build.output, manifest, report, kept, digest)
-        return Staged(stage, partition, branch, manifest, report, checks)
+        branch, commit = self._stage_on_branch(stage, partition, build.output, manifest, report, kept, digest)
+        return Staged(stage, partition, branch, commit, lock, manifest, report, checks)
 
     def _others(self, stage: Stage, partition: str | None, catalog: Catalog, wanted: Identity) -> list[Segment]:
         if not stage.resumable or not self.config.profile.training.take_over:
@@ -321,26 +295,27 @@ class Publisher:
         report: StageReport,
         kept: _Kept,
         digest: FolderDigest,
-    ) -> str:
+    ) -> tuple[str, str]:
         branch = "/".join(["build", stage.name, *([partition] if partition else []), manifest["fingerprint"][:12]])
         if branch in self.store.branches():
             self.store.delete_branch(branch)
-        self.store.create_branch(branch)
+        start = self.store.create_branch(branch)
         folder = prefix(stage, partition)
         put: dict[str, Path | bytes | ObjectInfo] = {
             folder + name: kept.objects.get(name) or output / name for name in manifest["files"]
         }
         digests = {name: found.as_json() for name, found in digest.files.items()}
         put[folder + DIGESTS] = json.dumps(digests, indent=1, sort_keys=True).encode()
-        put[folder + MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False).encode()
+        put[manifest_path(stage, partition)] = encoded(manifest)
         put[folder + REPORT] = json.dumps(report_json.encode(report), ensure_ascii=False).encode()
         existing = any(True for _ in self.store.list(branch, folder))
-        self.store.commit(
-            branch, put, [folder] if existing else [], message=f"Stage {stage.name}", metadata={STAGED: branch}
-        )
-        return branch
+        remove, metadata = [folder] if existing else [], {STAGED: branch}
+        message = f"Stage {stage.name}"
+        return branch, self.store.commit(branch, put, remove, message=message, metadata=metadata, expected_parent=start)
 
     def _accepted(self, stage: Stage, manifest: dict[str, Any], catalog: Catalog) -> Publication:
+        if stage.name == PLANNER:
+            self._pin(manifest)  # its process may have died between the merge and the tag
         content = self.store.read_bytes(catalog.commit, prefix(stage, manifest["partition"]) + REPORT)
         checks = tuple(NamedOutcome.from_json(entry) for entry in manifest["checks"])
         return Publication(manifest, report_json.decode(json.loads(content)), checks, catalog.commit, already_done=True)
@@ -349,25 +324,6 @@ class Publisher:
 
     def _scratch(self, stage: Stage, partition: str | None) -> Path:
         return self.home / "scratch" / stage.name / (partition or "_")
-
-    @contextmanager
-    def _lock(self, stage: Stage, partition: str | None) -> Iterator[None]:
-        """An advisory lock per asset and partition; the kernel frees it when its holder dies."""
-        path = self.home / "locks" / f"{stage.name}-{partition or '_'}.lock"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise AlreadyRunningError(
-                    f"{stage.name} {partition or ''} is being built by process {file.read().strip() or 'unknown'}. "
-                    "Wait for it, or end it; nothing of its work is lost."
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
 
 
 def builder(stage: Stage) -> Any:
@@ -390,5 +346,5 @@ def _account(stage: Stage, partition: str | None, report: StageReport) -> None:
 
 def publish(publisher: Publisher, asset: str, partition: str | None = None) -> Publication:
     """Stage, check and merge one partition: for the command line and tests, without Dagster."""
-    result = publisher.stage_data(BY_NAME[asset], partition)
-    return result if isinstance(result, Publication) else publisher.merge(result)
+    with publisher.publishing(BY_NAME[asset], partition) as result:
+        return result if isinstance(result, Publication) else publisher.merge(result)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-PID_TAG = "headwater/pid"
+PID_TAG, HOST_TAG = "headwater/pid", "headwater/host"
 CUT_SHORT_TAG = "headwater/cut_short"
 """On runs that were killed or interrupted: Dagster calls them failed, but nothing that they did was wrong."""
 
 
 def reap_dead_runs(instance: DagsterInstance) -> list[str]:
-    """Fail unfinished runs that carry the process id of a process that no longer exists. Returns their ids."""
+    """Fail unfinished runs that carry the process id of a process that no longer exists here. Returns their ids."""
     from dagster import DagsterRunStatus, RunsFilter
 
     unfinished = instance.get_runs(
@@ -23,7 +24,8 @@ def reap_dead_runs(instance: DagsterInstance) -> list[str]:
     reaped = []
     for run in unfinished:
         pid = run.tags.get(PID_TAG)
-        if pid and pid != str(os.getpid()) and not _is_headwater(int(pid)):
+        elsewhere = run.tags.get(HOST_TAG, socket.gethostname()) != socket.gethostname()
+        if pid and not elsewhere and pid != str(os.getpid()) and not _is_headwater(int(pid)):
             instance.report_run_failed(
                 run, f"its process {pid} was killed; the next run continues from what it published"
             )
@@ -37,6 +39,7 @@ def _is_headwater(pid: int) -> bool:
     import psutil
 
     try:
-        return "headwater" in " ".join(psutil.Process(pid).cmdline())
+        command = " ".join(psutil.Process(pid).cmdline())
+        return "headwater" in command or "orchestration.cli" in command
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False

@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from orchestration.catalog import Catalog
 from orchestration.compaction import Packed
 from orchestration.retention import DroppedStates
+from orchestration.run_history import TrimmedHistory
 from orchestration.stages import BY_NAME, STAGES
 from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
 from orchestration.takedown import Takedown
+from orchestration.terminal import console as console
+from orchestration.terminal import emit as emit
+from orchestration.terminal import quoted as quoted
 
 if TYPE_CHECKING:
     from assets.training.layout import LayoutAdvice
     from assets.training.shape_rules import Advice
-
-PLAIN_WIDTH = 160
-
-
-def console(as_json: bool = False) -> Console:
-    """For people: standard output, or standard error while standard output carries JSON."""
-    found = Console(stderr=as_json, highlight=False)
-    if not found.is_terminal:
-        found.width = PLAIN_WIDTH  # a pipe has no width, and folded tables cannot be read or searched
-    return found
-
-
-def emit(value: Any) -> None:
-    """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=1, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
 
 
 def table(title: str | None, *columns: str, numbers: Iterable[str] = ()) -> Table:
@@ -79,7 +64,7 @@ def audit(rows: list[dict[str, Any]], *, as_json: bool) -> None:
     grid = table("Audit", "rule", "run", "checked", "violations", "example", numbers=["checked", "violations"])
     for row in rows:
         style = "red" if row["violations"] else "green"
-        shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", escape(row["example"] or ""))
+        shown = (f"{row['checked']:,}", f"[{style}]{row['violations']:,}[/]", quoted(row["example"] or ""))
         grid.add_row(row["rule"], row["run"], *shown)
     console().print(grid)
 
@@ -111,7 +96,7 @@ def layout(advice: LayoutAdvice, shape: Sequence[Advice], *, as_json: bool) -> N
         out.print(f"{name} = {json.dumps(value)}")
     out.print("\n[bold]Why[/]")
     for reason in advice.reasons:
-        out.print(f"- {escape(reason)}")
+        out.print(f"- {quoted(reason)}")
     out.print(f"\n[bold]Memory of a GPU at its worst moment[/] ({advice.memory.moment})")
     grid = table(None, "held by", "GiB", numbers=["GiB"])
     for name, count in memory.items():
@@ -119,7 +104,7 @@ def layout(advice: LayoutAdvice, shape: Sequence[Advice], *, as_json: bool) -> N
     out.print(grid)
     for each in shape:
         if not each.kept:
-            out.print(f"[yellow]shape:[/] {escape(each.rule)} (here {escape(each.found)}): {escape(each.why)}")
+            out.print(f"[yellow]shape:[/] {quoted(each.rule)} (here {quoted(each.found)}): {quoted(each.why)}")
 
 
 def findings(rows: Sequence[Any], *, as_json: bool) -> None:
@@ -130,7 +115,7 @@ def findings(rows: Sequence[Any], *, as_json: bool) -> None:
     grid = table("Doctor", "", "check", "found", "remedy")
     for row in rows:
         mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if row.severity == "error" else "[yellow]![/]")
-        grid.add_row(mark, row.name, escape(row.found), "" if row.ok else escape(row.remedy))
+        grid.add_row(mark, row.name, quoted(row.found), "" if row.ok else quoted(row.remedy))
     console().print(grid)
 
 
@@ -139,19 +124,26 @@ def verification(report: VerifyReport, *, as_json: bool) -> None:
     if as_json:
         emit(asdict(report))
         return
+    from orchestration.catalog import mend_damaged, partition_of
+    from orchestration.store.contract import REPAIR
+
     out = console()
     for damage in report.damage:
-        out.print(f"[red]{damage.problem}[/] {damage.sha256}")
+        out.print(f"[red]{quoted(damage.problem)}[/] {damage.kind} {quoted(damage.sha256)}")
         for path in damage.paths:
-            out.print(f"  {escape(path)}")
-        out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}")
+            partition = partition_of(path)
+            out.print(f"  {quoted(path)}{quoted(f' of {partition}') if partition else ''}")
+        if damage.commits:
+            more = f" and {len(damage.commits) - 8} more" if len(damage.commits) > 8 else ""
+            out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}{more}")
     purged = f", {report.purged_objects} purged by takedown" if report.purged_objects else ""
     verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
     out.print(f"{report.objects_checked:,} objects, {size(report.bytes_checked)}{purged}: {verdict}")
-    if report.damage:
-        from orchestration.catalog import mend_damaged
-
-        out.print(mend_damaged(path.split("/")[1] for damage in report.damage for path in damage.paths if "/" in path))
+    contents = [damage for damage in report.damage if damage.kind == "content"]
+    if contents:
+        out.print(mend_damaged(path.split("/")[1] for damage in contents for path in damage.paths if "/" in path))
+    if len(contents) < len(report.damage):
+        out.print(f"{REPAIR} mends what is not a content; without --from, what can be told from the store itself.")
 
 
 def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:
@@ -161,7 +153,7 @@ def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:
         return
     grid = table("Log", "commit", "when", "message")
     for commit in commits:
-        grid.add_row(commit.id[:12], commit.committed_at, escape(commit.message.splitlines()[0]))
+        grid.add_row(commit.id[:12], commit.committed_at, quoted(commit.message.splitlines()[0]))
     console().print(grid)
 
 
@@ -174,17 +166,23 @@ def diff(changes: Sequence[Change], *, as_json: bool) -> None:
     for change in changes:
         before = size(change.before.size_bytes) if change.before else ""
         after = size(change.after.size_bytes) if change.after else ""
-        grid.add_row(change.kind, escape(change.path), before, after)
+        grid.add_row(change.kind, quoted(change.path), before, after)
     out = console()
     out.print(grid if changes else "No difference.")
 
 
 def garbage(
-    report: GarbageReport, dropped: Sequence[DroppedStates], keep_days: float, *, dry_run: bool, as_json: bool
+    report: GarbageReport,
+    dropped: Sequence[DroppedStates],
+    history: TrimmedHistory,
+    keep_days: float,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    """What gc did, and the states of runs that left main before."""
+    """What gc did, the states of runs that left main before, and what left Dagster's history."""
     if as_json:
-        emit(asdict(report) | {"dropped_states": [asdict(each) for each in dropped]})
+        emit(asdict(report) | {"dropped_states": [asdict(each) for each in dropped], "history": asdict(history)})
         return
     for each in dropped:
         console().print(
@@ -196,6 +194,15 @@ def garbage(
     console().print(
         f"{report.deleted_objects:,} objects ({size(report.deleted_bytes)}) {verb}, {report.kept_objects:,} kept."
     )
+    if report.packed_objects:
+        verb = "would be packed" if dry_run else "packed"
+        console().print(f"{report.packed_objects:,} small files of the store's history {verb}.")
+    if history.deleted_runs or history.shortened_runs:
+        verb, freed = ("would leave", "") if dry_run else ("left", f" ({size(history.freed_bytes)})")
+        runs = history.deleted_runs + history.shortened_runs
+        console().print(
+            f"The logs of {runs:,} old runs {verb} Dagster's history{freed}; {history.deleted_runs:,} wholly."
+        )
 
 
 def takedown(done: Takedown, *, as_json: bool) -> None:
@@ -231,11 +238,11 @@ def summary(workplace: Any, catalog: Catalog, steps: Sequence[Any], seconds: flo
         out.print(_stage_table(rows))
         for row in rows:
             if row["dropped"]:
-                reasons = ", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items())
+                reasons = quoted(", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items()))
                 out.print(f"  dropped by {row['asset']}: {reasons}")
         if scores:
             out.print(_score_table(scores))
-    out.print(f"\n{seconds:.0f} s. The data is in {workplace.store_place} (branch main).")
+    out.print(f"\n{seconds:.0f} s. The data is in {quoted(workplace.store_place)} (branch main).")
     out.print("Next: `make ui` to click through it · `headwater status` · `headwater lineage URL` · `headwater audit`")
 
 

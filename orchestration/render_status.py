@@ -7,11 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from rich.markup import escape
-
 from orchestration.catalog import Catalog
-from orchestration.render import console, emit, table
+from orchestration.render import table
 from orchestration.status import Item, Status
+from orchestration.terminal import console, emit, quoted
 
 STATE_STYLE = {"fresh": "green", "stale": "yellow", "missing": "red", "history": "dim"}
 SHOWN_PARTITIONS, SHOWN_NEWEST = 20, 10
@@ -77,7 +76,7 @@ def _state(item: Item) -> str:
 
 
 def _why(causes: Sequence[str]) -> str:
-    return escape("; ".join(causes[:3]) + (f" (+{len(causes) - 3} more)" if len(causes) > 3 else ""))
+    return quoted("; ".join(causes[:3]) + (f" (+{len(causes) - 3} more)" if len(causes) > 3 else ""))
 
 
 def _count_of(older: Sequence[Any]) -> str:
@@ -112,10 +111,10 @@ def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
     grid = table("Plan", "job", "partition", "asset", "why", "seconds", numbers=["seconds"])
     for older, shown in folded(rows, lambda row: (row["job"], row["asset"])):
         if older:
-            why = escape("; ".join(in_common([row["why"] for row in older])[:2]))
+            why = quoted("; ".join(in_common([row["why"] for row in older])[:2]))
             grid.add_row(older[0]["job"], _count_of(older), older[0]["asset"], why, _seconds(older))
         for row in shown:
-            why = escape("; ".join(row["why"][:2]))
+            why = quoted("; ".join(row["why"][:2]))
             grid.add_row(row["job"], row["partition"] or "", row["asset"], why, _seconds([row]))
     out.print(grid)
     note = f", {len(rows) - len(known)} never built before (unknown)" if len(known) < len(rows) else ""

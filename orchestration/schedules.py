@@ -9,14 +9,19 @@ import dagster as dg
 
 from orchestration.catalog import read_catalog
 from orchestration.config import ConfigError, load_config
-from orchestration.partitions import new_key, newest_keys
+from orchestration.in_progress import JOBS, Running, making, of_source, unfinished_runs
+from orchestration.partitions import new_key, newest_keys, split_key
+from orchestration.reaper import reap_dead_runs
+from orchestration.retries import ASKED_TAG
 from orchestration.status import PLANNER, walk
+from orchestration.unfinished import registered
 from orchestration.workplace import open_workplace
 
 RETRAIN_SHARE = 0.05
 """Retrain when this share of the corpus changed since the newest run was planned: a policy, not a law;
 below a few percent the change is lost in the noise of the data order."""
-RETRAIN_CRON = "0 4 * * 0"
+RETRAIN_CRON = "0 4-23 * * 0"
+"""Each hour of a Sunday, for one run: a build that is under way at four must not cost a week."""
 
 
 def build_schedules(jobs: dict[str, Any]) -> list[dg.ScheduleDefinition]:
@@ -29,19 +34,27 @@ def build_schedules(jobs: dict[str, Any]) -> list[dg.ScheduleDefinition]:
     return schedules + [_retrain(jobs, recipe) for recipe in sorted(config.runs)]
 
 
+def schedule_name(source: str) -> str:
+    """What Dagster calls the schedule of a source."""
+    return f"recrawl_{source.replace('-', '_')}"
+
+
 def _recrawl(jobs: dict[str, Any], source: str, table: dict[str, Any]) -> dg.ScheduleDefinition:
     @dg.schedule(
-        name=f"recrawl_{source.replace('-', '_')}",
+        name=schedule_name(source),
         job=jobs["crawl_job"],
         cron_schedule=table["schedule"],
         default_status=dg.DefaultScheduleStatus.STOPPED,
         description=f"Crawls {source} again: a new partition, whose delta is all that downstream pays for.",
     )
-    def recrawl(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
+    def recrawl(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        if before := of_source(_running(context.instance), source):
+            yield dg.SkipReason(f"{before.label} is under way: {source} is not crawled twice at a time")
+            return
         stamp = context.scheduled_execution_time.strftime("%Y%m%dT%H%M%SZ")
         key = new_key(source, stamp)
         context.instance.add_dynamic_partitions("crawl", [key])
-        yield dg.RunRequest(run_key=key, partition_key=key)
+        yield dg.RunRequest(run_key=key, partition_key=key, tags={ASKED_TAG: key})
 
     return recrawl
 
@@ -55,15 +68,31 @@ def _retrain(jobs: dict[str, Any], recipe: str) -> dg.ScheduleDefinition:
         description=f"Starts a new run of {recipe} when at least {RETRAIN_SHARE:.0%} of the corpus changed since the last.",
     )
     def retrain(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        running = _running(context.instance)
+        before = of_source(running, recipe) or making(running, JOBS["curate_job"])
+        if before:
+            yield dg.SkipReason(f"{before.label} is under way: the run waits for its end")
+            return
+        stamp = context.scheduled_execution_time.strftime("%Y%m%dT%H%M%SZ")
+        newest = newest_keys(registered(context.instance, "run")).get(recipe)
+        if newest and split_key(newest)[1][:8] == stamp[:8]:
+            yield dg.SkipReason(f"{newest} was started today")
+            return
         share, reason = changed_share(recipe)
         if share < RETRAIN_SHARE:
             yield dg.SkipReason(reason)
             return
-        key = new_key(recipe, context.scheduled_execution_time.strftime("%Y%m%dT%H%M%SZ"))
+        key = new_key(recipe, stamp)
         context.instance.add_dynamic_partitions("run", [key])
-        yield dg.RunRequest(run_key=key, partition_key=key, tags={"headwater/reason": reason[:250]})
+        yield dg.RunRequest(run_key=key, partition_key=key, tags={ASKED_TAG: key, "headwater/reason": reason[:250]})
 
     return retrain
+
+
+def _running(instance: dg.DagsterInstance) -> list[Running]:
+    """What is under way; runs of dead processes are not."""
+    reap_dead_runs(instance)
+    return unfinished_runs(instance)
 
 
 def changed_share(recipe: str) -> tuple[float, str]:

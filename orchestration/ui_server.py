@@ -7,6 +7,7 @@ Does what `dg dev` does, with the web server in this process: that is where the 
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestration.config import REPOSITORY
+from orchestration.run_history import trim_history
 from orchestration.ui_guard import UiGuard, parse_origins
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ def run_ui(instance: DagsterInstance, port: int, origins: Sequence[str]) -> None
     with _code_server(instance) as workspace_file, _daemon(workspace_file) as daemon:
         from dagster._core.workspace.load_target import WorkspaceFileTarget
 
+        threading.Thread(target=_trim, args=(instance,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             serve(instance, WorkspaceFileTarget([str(workspace_file)]), LOCALHOST, port, origins, beside=daemon)
         if daemon.poll() is not None:
@@ -89,6 +92,13 @@ def serve(
 
             threading.Thread(target=end_together, daemon=True).start()
         server.run()
+
+
+def _trim(instance: DagsterInstance) -> None:
+    try:
+        trim_history(instance)
+    except Exception as error:  # the UI is more important
+        logging.getLogger("dagster").warning(f"old runs stay in the history, `headwater gc` tries again: {error}")
 
 
 @contextlib.contextmanager

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.partitions import PartitionError, is_key, split_key
-from orchestration.publish import AlreadyRunningError
 from orchestration.reaper import CUT_SHORT_TAG
 from orchestration.stages import STAGES
 from orchestration.status import CRAWL

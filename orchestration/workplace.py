@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +28,25 @@ concurrency:
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180
+# A run whose process died is started again; one that failed with an error of its own is asked for again, after a
+# wait, by the sensor build_what_is_stale.
+run_retries:
+  enabled: true
+  max_retries: 2
+  retry_on_asset_or_op_failure: false
 """
+RETENTION_YAML = """\
+# How many days the UI remembers that a schedule or a sensor looked; a sensor that finds nothing looks every minute.
+retention:
+  schedule:
+    purge_after_days: {skipped: 7, success: 30, failure: 30, started: 30}
+  sensor:
+    purge_after_days: {skipped: 1, success: 30, failure: 30, started: 30}
+"""
+DAGSTER_YAML += RETENTION_YAML
+_OURS = DAGSTER_YAML.splitlines()[0]
+EARLIER_DAGSTER_YAML = frozenset({"a262e91fa0a8f8df2965c35d319b00bbd8b84c25757cf6f621480564de65f1d3"})
+"""SHA-256 of what earlier versions wrote: a file that nobody has changed since is brought up to date."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +71,31 @@ class Workplace:
         self.make(self.home)
         return open_store(self.store_place)
 
+    @property
+    def _dagster_folder(self) -> Path:
+        return Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster").resolve()
+
+    @property
+    def has_dagster(self) -> bool:
+        """Whether Dagster was ever set up here; asking does not do it."""
+        return (self._dagster_folder / "dagster.yaml").exists()
+
     @cached_property
     def dagster_home(self) -> Path:
         """$DAGSTER_HOME, or dagster/ in the home folder with a dagster.yaml of ours; exported for children."""
-        folder = Path(os.environ.get("DAGSTER_HOME") or self.home / "dagster").resolve()
+        folder = self._dagster_folder
         self.make(folder)
         settings = folder / "dagster.yaml"
-        if not settings.exists():
+        present = settings.read_text(encoding="utf-8") if settings.exists() else ""
+        wanted = present or DAGSTER_YAML
+        if hashlib.sha256(present.encode()).hexdigest() in EARLIER_DAGSTER_YAML:
+            wanted = DAGSTER_YAML
+        elif present.startswith(_OURS) and "retention:" not in present:
+            wanted += RETENTION_YAML
+        if wanted != present:
             # In one step: half a file, from a full disk, would switch telemetry on.
             whole = settings.with_suffix(f".{os.getpid()}")
-            whole.write_text(DAGSTER_YAML, encoding="utf-8")
+            whole.write_text(wanted, encoding="utf-8")
             os.replace(whole, settings)
         os.environ["DAGSTER_HOME"] = str(folder)
         return folder

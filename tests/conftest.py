@@ -11,6 +11,7 @@ import pytest
 
 from tests.end_to_end.harness import STAMP, Home
 from tests.end_to_end.site import make_site, serve
+from tests.skips import pytest_runtest_makereport as pytest_runtest_makereport
 
 LONG_FIRST = ("tests/end_to_end/", "tests/test_docs", "tests/training/", "tests/test_equality_law")
 """Files that take minutes. Begun last, one of them would keep one worker busy and the others idle."""

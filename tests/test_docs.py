@@ -40,6 +40,12 @@ def test_links_and_named_files_exist(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "CONTRIBUTING.md"])
+def test_the_first_pages_say_how_to_test(name: str) -> None:
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    assert "make check" in text and "make test" in text
+
+
 def test_make_targets_in_the_docs_exist() -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     named = {t for page in PAGES for t in re.findall(r"\bmake ([a-z][a-z-]+)\b", page.read_text(encoding="utf-8"))}

@@ -86,10 +86,10 @@ class AnyHistory(RuleBasedStateMachine):
     def kill(self, operation: int) -> None:
         self.night.kills.append(operation)
 
-    @precondition(lambda self: len(self.history.nights) < 4)
-    @rule(sources=st.sets(st.sampled_from(list(SOURCES))))
-    def night_falls(self, sources: set[str]) -> None:
-        self.night.crawl = sorted(sources)
+    @precondition(lambda self: len(self.history.nights) < 5)
+    @rule(sources=st.sets(st.sampled_from(list(SOURCES))), builds=st.booleans())
+    def night_falls(self, sources: set[str], builds: bool) -> None:
+        self.night.crawl, self.night.builds = sorted(sources), builds
         self.history.nights.append(self.night)
         self.night = Night()
 
@@ -116,6 +116,37 @@ def test_any_history_ends_like_a_build_from_scratch(server: Server) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    "contents",
+    [
+        ("en 1", "en 7", "en 1"),
+        ("en 1", None, "en 1"),
+        ("en 1", "en 1 light 1", "en 1"),
+        ("en 2", "en 7", "en 2"),
+        ("en 1", "fr 1", "en 1"),
+        ("en 1", "item 1", "en 1"),
+        ("en 1", "en 7", "en 8", None, "en 8", "en 1"),
+        (None, "en 7", None),
+    ],
+    ids=lambda contents: ", ".join(content or "gone" for content in contents),
+)
+def test_changes_that_cancel_out_between_two_builds_are_no_change(
+    server: Server, contents: tuple[str | None, ...]
+) -> None:
+    """A page goes A, B, A (alone, or the twin of another page) while only crawls run; then everything is built."""
+    first: list[tuple[str, int, str | None]] = [(source, ANCHOR, f"en {90 + n}") for n, source in enumerate(SOURCES)]
+    first += [("alpha", 2, "en 2"), ("beta", 1, "zh 1")]
+    nights = [Night(changes=[*first, ("alpha", 1, contents[0])], crawl=list(SOURCES))]
+    for content in contents[1:]:
+        nights.append(Night(changes=[("alpha", 1, content)], crawl=["alpha"], builds=False))
+    nights[-1].builds = True
+    history = History(0, nights)
+    assert contains(history)["nights without a build"] == len(contents) - 2
+    result = outcome(server, history)
+    assert not result["problems"], f"{result['problems'][0]}\n{explain(history)}"
 
 
 def tables_of(history: History) -> tuple[list[dict], list[dict], list[dict]]:
@@ -187,7 +218,8 @@ def test_a_seed_is_a_history_and_shrinking_leaves_one_thing_out() -> None:
     size = len(history.to_json())
     assert all(len(candidate.to_json()) < size for candidate in smaller(history))
     counted = sum((contains(random_history(seed)) for seed in range(50)), start=contains(history))
-    wanted = {"adds", "edits", "removals", "re-adds, same content", "re-adds, other content", "recipe changes"}
+    wanted = {"nights without a build", "edits back to an earlier content"}
+    wanted |= {"adds", "edits", "removals", "re-adds, same content", "re-adds, other content", "recipe changes"}
     assert all(counted[name] > 0 for name in wanted)
 
 

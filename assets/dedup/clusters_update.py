@@ -133,19 +133,25 @@ def live_rows(deltas: Sequence[Segment], doc_ids: pa.Array) -> pa.Table:
 
 
 def audit_update(build: Build, found: Arrivals, update: ClusterUpdate, written: Segment) -> dict[str, Any]:
-    """The promises of every cluster that the update touched, over the written tables."""
+    """The promises of every cluster that the update touched, over the written tables.
+
+    What came is looked up in them, not among the changed decisions: a page that went and came back between two builds
+    leaves and arrives in one update, and its decision stands as it was.
+    """
     decisions, pairs = update.decisions.added, update.pairs.added
+    came = pc.unique(found.documents["doc_id"])
     if found.base is not None:
-        decisions = written.rows("decisions", "cluster_id", pc.unique(decisions["cluster_id"]))
+        decided = written.rows("decisions", "doc_id", came)
+        touched = pa.chunked_array([*decisions["cluster_id"].chunks, *decided["cluster_id"].chunks], pa.string())
+        decisions = written.rows("decisions", "cluster_id", pc.unique(touched))
         proofs = written.rows("pairs", "doc_id_a", decisions["doc_id"].combine_chunks())
     else:
-        proofs = pairs
-    came = found.documents["doc_id"]
+        decided, proofs = decisions, pairs
     chosen = pa.concat_arrays([pairs[name].combine_chunks() for name in ("doc_id_a", "doc_id_b")])
     crawls = live_rows(build.all("crawl_delta"), chosen) if found.base is not None else found.documents
     read = signature_reader(build.all("document_signatures"), crawls)
     findings = audit_clusters(decisions, proofs, pairs, read)
-    lost = pc.sum(pc.invert(pc.is_in(came, value_set=decisions["doc_id"].combine_chunks()))).as_py() or 0
-    still = len(written.rows("decisions", "doc_id", found.removed.filter(
-        pc.invert(pc.is_in(found.removed["doc_id"], value_set=came.combine_chunks())))["doc_id"].combine_chunks()))  # fmt: skip
+    lost = pc.sum(pc.invert(pc.is_in(came, value_set=decided["doc_id"].combine_chunks()))).as_py() or 0
+    gone = found.removed.filter(pc.invert(pc.is_in(found.removed["doc_id"], value_set=came)))
+    still = len(written.rows("decisions", "doc_id", gone["doc_id"].combine_chunks()))
     return findings | {"documents_without_decision": lost + still}

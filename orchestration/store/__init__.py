@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestration.store.contract import StoreError, VersionedStore
+from orchestration.store.contract import CorruptObjectError, StoreError, VerifyReport, VersionedStore
 
 
 def open_store(url_or_path: str | Path) -> VersionedStore:
@@ -25,3 +25,21 @@ def open_store(url_or_path: str | Path) -> VersionedStore:
     from orchestration.store.git_store import GitStore  # pygit2 costs 40 ms, only for those who need it
 
     return GitStore.at(Path(text.removeprefix("git:")))
+
+
+def verify_store(url_or_path: str | Path, ref: str | None = None, fraction: float = 1.0, seed: int = 0) -> VerifyReport:
+    """Verify a store, also one that is too damaged to be opened for work. Never creates one."""
+    text = str(url_or_path)
+    if "://" in text:
+        return open_store(text).verify(ref, fraction, seed)
+    from orchestration.store.git_store import GitStore
+    from orchestration.store.git_verify import verify_folder
+
+    folder = Path(text.removeprefix("git:"))
+    try:
+        return GitStore.at(folder, create=False, damaged=True).verify(ref, fraction, seed)
+    except CorruptObjectError:
+        report = verify_folder(folder)
+        if not report.damage or ref is not None:
+            raise
+        return report

@@ -15,6 +15,8 @@ from typing import BinaryIO, Literal, Protocol
 MAIN = "main"
 PRIVATE = 0o700
 """Mode of a new home and a new local store: crawled texts and configured sources are for their owner only."""
+REPAIR = "`headwater repair --from CLONE_OR_BACKUP`"
+"""What mends a store whose index is damaged; without --from, what can be told from the store itself."""
 
 
 class StoreError(Exception):
@@ -51,6 +53,10 @@ class CorruptObjectError(StoreError):
     def __init__(self, message: str, sha256: str) -> None:
         super().__init__(message)
         self.sha256 = sha256
+
+
+class DamagedIndexError(StoreError):
+    """Refs or commits of the store cannot be read, so that what is still needed cannot be told."""
 
 
 class PurgedObjectError(StoreError):
@@ -99,16 +105,23 @@ class GarbageReport:
     kept_objects: int = 0
     deleted_objects: int = 0
     deleted_bytes: int = 0
+    packed_objects: int = 0
+    """Small files of the store's own index that became parts of a few large ones; nothing of it is deleted."""
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One object that `verify` found missing or altered, with every path and commit that holds it."""
+    """One thing that `verify` found missing or altered, with every path and commit that holds it.
+
+    Of a content, `sha256` is its digest; of what else a store consists of, its id in Git or its file's name.
+    A path that ends in `/` is a folder. A commit is held by the commits that came after it.
+    """
 
     sha256: str
     problem: Literal["missing", "altered", "wrong_size"]
     paths: tuple[str, ...]
     commits: tuple[str, ...]
+    kind: Literal["content", "blob", "tree", "commit", "tag", "ref", "config", "pack", "takedown"] = "content"
 
 
 @dataclass
@@ -159,8 +172,19 @@ class VersionedStore(Protocol):
         """
         ...
 
-    def merge(self, branch: str, into: str = MAIN, *, message: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Three-way merge by path; retried on a lost race. Raises MergeConflictError and changes nothing."""
+    def merge(
+        self,
+        branch: str,
+        into: str = MAIN,
+        *,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        expected_head: str | None = None,
+    ) -> str:
+        """Three-way merge by path; retried on a lost race. Raises MergeConflictError and changes nothing.
+
+        With `expected_head` that commit and no other is merged: LostRaceError if `branch` is gone or elsewhere.
+        """
         ...
 
     def revert(self, commit: str, branch: str = MAIN, *, message: str) -> str:
@@ -207,12 +231,16 @@ class VersionedStore(Protocol):
         """Delete objects that no branch head, tag, `keep` ref or commit younger than `keep_days` reaches.
 
         History stays; reading a collected object raises CorruptObjectError that says it was collected.
-        Objects written in the last hour are kept: a commit may be under way.
+        Objects written in the last hour are kept: a commit may be under way. Raises DamagedIndexError, and deletes
+        nothing, while a ref cannot be read.
         """
         ...
 
     def verify(self, ref: str | None = None, fraction: float = 1.0, seed: int = 0) -> VerifyReport:
-        """Re-hash the objects of a ref (default: of all branches and tags), or a random share of them."""
+        """Re-hash the objects of a ref (default: of all branches and tags), or a random share of them.
+
+        What leads to them (refs, commits, trees) is read in any case. All damage is told; none ends the walk.
+        """
         ...
 
     def takedowns(self) -> dict[str, str]:

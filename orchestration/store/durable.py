@@ -52,9 +52,9 @@ def _remedy(error: Exception) -> str:
     return "Nothing was changed on any branch; " + _REMEDIES.get(number or 0, "see the cause above")
 
 
-def write_file(path: Path, chunks: Iterable[bytes], *, sync: bool = True) -> None:
-    """Write a new file, read-only to all (0444). Fails if it exists."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+def write_file(path: Path, chunks: Iterable[bytes], *, sync: bool = True, mode: int = 0o444) -> None:
+    """Write a new file, read-only to all unless told otherwise. Fails if it exists; leaves nothing of what failed."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         for chunk in chunks:
             view = memoryview(chunk)
@@ -62,13 +62,17 @@ def write_file(path: Path, chunks: Iterable[bytes], *, sync: bool = True) -> Non
                 view = view[os.write(fd, view) :]
         if sync:
             os.fsync(fd)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
     finally:
         os.close(fd)
 
 
-def write_small_file(folder: Path, name: str, content: bytes) -> None:
-    """Create or replace one file in one step, durably."""
-    make_folder(folder)
+def write_small_file(folder: Path, name: str, content: bytes, *, within: Path | None = None) -> None:
+    """Create or replace one file in one step, durably; `within` as in make_folder."""
+    make_folder(folder, within=within)
     temporary = folder / temporary_name()
     try:
         write_file(temporary, [content])
@@ -85,15 +89,32 @@ def temporary_name() -> str:
     return f"tmp_obj_{uuid.uuid4().hex}"
 
 
-def make_folder(folder: Path, *, sync: bool = True) -> None:
-    """Create a folder and its parents; a new name is durable only when its parent was synced."""
+_named: set[tuple[Path, int, int]] = set()
+"""Folders (with device and inode) whose names this process has made durable."""
+
+
+def make_folder(folder: Path, *, sync: bool = True, within: Path | None = None) -> None:
+    """Create a folder and its parents; a new name is durable only when its parent was synced.
+
+    Who finds a folder cannot know that its maker came as far as the sync, or that the sync went well. So what is
+    found below `within` is synced too, once per process.
+    """
     if folder.is_dir():
-        return
-    make_folder(folder.parent, sync=sync)
-    with suppress(FileExistsError):
-        os.mkdir(folder)
+        if not sync or within is None or within not in folder.parents or _identity(folder) in _named:
+            return
+        make_folder(folder.parent, within=within)
+    else:
+        make_folder(folder.parent, sync=sync, within=within)
+        with suppress(FileExistsError):
+            os.mkdir(folder)
     if sync:
         sync_folders([folder.parent])
+        _named.add(_identity(folder))
+
+
+def _identity(folder: Path) -> tuple[Path, int, int]:
+    stat = folder.stat()
+    return folder, stat.st_dev, stat.st_ino
 
 
 def sync_folders(folders: Iterable[Path]) -> None:
@@ -140,12 +161,16 @@ def locked(path: Path, *, shared: bool = False, timeout_s: float, what: str) -> 
     """Hold a lock file, waiting for its holder at most `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     pause_s = 0.0005
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    fd = _open_lock(path)
     try:
         while True:
             try:
                 fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                break
+                if _is_still_there(path, fd):
+                    break
+                os.close(fd)
+                fd = _open_lock(path)
+                continue
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise StoreUnavailableError(
@@ -157,3 +182,17 @@ def locked(path: Path, *, shared: bool = False, timeout_s: float, what: str) -> 
         yield
     finally:
         os.close(fd)
+
+
+def _open_lock(path: Path) -> int:
+    """The lock file, with its folder if that was lost (a clean-up, a copy that left out what is empty)."""
+    make_folder(path.parent, sync=False)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+
+def _is_still_there(path: Path, fd: int) -> bool:
+    """Whether the file we locked is the one that others will find: else it keeps nobody out."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(fd))
+    except FileNotFoundError:
+        return False

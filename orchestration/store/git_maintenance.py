@@ -1,17 +1,16 @@
-"""Garbage collection and verification of the Git store: one pass over the history each."""
+"""Garbage collection of the Git store: one pass over what is kept. It deletes nothing while it cannot tell."""
 
 from __future__ import annotations
 
-import math
-import random
 import time
 from collections.abc import Iterable, Iterator
-from functools import cache
+from pathlib import Path
 
 import pygit2
 
-from orchestration.store.contract import CorruptObjectError, Damage, GarbageReport, VerifyReport
+from orchestration.store.contract import REPAIR, DamagedIndexError, GarbageReport
 from orchestration.store.git_objects import ATTRIBUTES, GitObjects, Pointer
+from orchestration.store.git_ref_files import read_refs
 from orchestration.store.git_trees import is_tree
 from orchestration.store.lfs_objects import LfsObjects, written_at
 
@@ -38,7 +37,10 @@ def _pointers(git: GitObjects, roots: Iterable[str], seen: set[str]) -> Iterator
 def collect_garbage(
     git: GitObjects, lfs: LfsObjects, kept_commits: Iterable[str], keep_days: float, dry_run: bool
 ) -> GarbageReport:
-    """Delete contents that no kept commit needs. The caller keeps every writer out meanwhile."""
+    """Delete contents that no kept commit needs. The caller keeps every writer out meanwhile.
+
+    Raises DamagedIndexError while a ref cannot be read, CorruptObjectError for a commit or tree that cannot.
+    """
     now = time.time()
     commits = {*kept_commits, *_commits_since(git, now - keep_days * DAY_S)}
     seen: set[str] = set()
@@ -62,79 +64,22 @@ def collect_garbage(
 def _commits_since(git: GitObjects, moment: float) -> Iterator[str]:
     """Commits younger than a moment, also those whose branch was deleted (lineage may name them)."""
     for oid in git.repository.odb:
-        kind, _ = git.repository.odb.read_header(oid)
+        try:
+            kind, _ = git.repository.odb.read_header(oid)
+        except (pygit2.GitError, KeyError) as error:
+            raise DamagedIndexError(
+                f"Git object {oid} of {git.repository.path} cannot be read ({error}), and may be a commit whose contents "
+                f"are still needed: nothing was deleted. Run {REPAIR} first."
+            ) from error
         if kind == pygit2.enums.ObjectType.COMMIT and git.commit(str(oid)).commit_time >= moment:
             yield str(oid)
 
 
-def verify(
-    git: GitObjects, lfs: LfsObjects, heads: list[str], wanted: str | None, fraction: float, seed: int
-) -> VerifyReport:
-    """Re-hash contents of the tree of `wanted`, or of all commits that lead to `heads`."""
-    history = _history(git, heads if wanted is None else [wanted, *heads])
-    live = {p.sha256: p for p in _pointers(git, map(git.root, heads if wanted is None else [wanted]), set())}
-    pointers = dict(live)
-    if wanted is None:
-        pointers.update((p.sha256, p) for p in _pointers(git, map(git.root, history), set()))
-    report = VerifyReport()
-    candidates = []
-    for sha256 in sorted(pointers):
-        if lfs.is_purged(sha256):
-            report.purged_objects += 1
-        elif sha256 in live or not lfs.is_collected(sha256):
-            candidates.append(pointers[sha256])
-    if fraction < 1.0:
-        candidates = random.Random(seed).sample(candidates, math.ceil(max(fraction, 0.0) * len(candidates)))
-    problems = {}
-    for pointer in sorted(candidates, key=lambda p: p.sha256):
-        problem = lfs.problem(pointer)
-        report.objects_checked += 1
-        report.bytes_checked += pointer.size_bytes
-        if problem and not lfs.is_purged(pointer.sha256):  # it may have been purged while we read
-            problems[pointer.sha256] = problem
-    holders = _holders(git, history, set(problems))
-    for sha256, problem in sorted(problems.items()):
-        paths, commits = holders.get(sha256, (set(), []))
-        report.damage.append(Damage(sha256, problem, tuple(sorted(paths)), tuple(commits)))
-    return report
-
-
-def _history(git: GitObjects, tips: Iterable[str]) -> list[str]:
-    """All commits that lead to some tips, newest first, each once."""
-    walker = None
-    for tip in tips:
-        if walker is None:
-            walker = git.repository.walk(tip, pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME)
-        else:
-            walker.push(tip)
-    return [str(commit.id) for commit in walker or ()]
-
-
-def _holders(git: GitObjects, history: list[str], sha256s: set[str]) -> dict[str, tuple[set[str], list[str]]]:
-    """Digest -> (paths, commits) that hold it; unchanged folders are looked into once for all commits."""
-    if not sha256s:
-        return {}
-
-    @cache
-    def inside(tree: str) -> tuple[tuple[str, str], ...]:
-        found: list[tuple[str, str]] = []
-        for name, entry in git.tree(tree).items():
-            if is_tree(entry):
-                found += [(f"{name}/{path}", sha256) for path, sha256 in inside(entry[1])]
-            elif name != ATTRIBUTES:
-                try:
-                    sha256 = git.pointer(entry[1]).sha256
-                except CorruptObjectError:
-                    continue  # told by the first pass
-                if sha256 in sha256s:
-                    found.append((name, sha256))
-        return tuple(found)
-
-    holders: dict[str, tuple[set[str], list[str]]] = {}
-    for commit in history:
-        for path, sha256 in inside(git.root(commit)):
-            paths, commits = holders.setdefault(sha256, (set(), []))
-            paths.add(path)
-            if not commits or commits[-1] != commit:
-                commits.append(commit)
-    return holders
+def refuse_unreadable_refs(git: GitObjects) -> None:
+    """Raise DamagedIndexError while a ref cannot be read: what it held would be deleted as if nothing needed it."""
+    damaged = [damage.sha256 for damage in read_refs(Path(git.repository.path)).damage]
+    if damaged:
+        raise DamagedIndexError(
+            f"{', '.join(damaged[:5])} of {git.repository.path} cannot be read ({len(damaged)} damaged), so that what is "
+            f"still needed cannot be told: nothing was deleted. Run `headwater verify`, then {REPAIR}."
+        )

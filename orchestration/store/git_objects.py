@@ -26,7 +26,7 @@ from pathlib import Path
 import pygit2
 
 from orchestration.store import durable
-from orchestration.store.contract import CommitInfo, CorruptObjectError, StoreError
+from orchestration.store.contract import REPAIR, CommitInfo, CorruptObjectError, StoreError
 
 TREE, BLOB = 0o40000, 0o100644
 Entry = tuple[int, str]  # mode, object id
@@ -129,8 +129,8 @@ class GitObjects:
             return self.repository.odb.read(oid)[1]
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             raise CorruptObjectError(
-                f"Git object {oid} is missing or damaged ({error}). Run `git fsck --full` in "
-                f"{self.repository.path}; restore it from a clone with `git fetch`.",
+                f"Git object {oid} of {self.repository.path} is missing or damaged ({error}). "
+                f"`headwater verify` finds all damage; {REPAIR} mends it.",
                 oid,
             ) from error
 
@@ -153,8 +153,8 @@ class GitObjects:
             found = self.repository[commit_id]
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
             raise CorruptObjectError(
-                f"commit {commit_id} is missing or damaged ({error}). Run `git fsck --full` in "
-                f"{self.repository.path}; restore it from a clone with `git fetch`.",
+                f"commit {commit_id} of {self.repository.path} is missing or damaged ({error}). "
+                f"`headwater verify` finds all damage; {REPAIR} mends it.",
                 commit_id,
             ) from error
         if not isinstance(found, pygit2.Commit):
@@ -217,17 +217,14 @@ class NewObjects:
 
 
 def _write_loose(objects: Path, oid: str, kind: str, data: bytes) -> None:
-    folder = objects / oid[:2]
-    if (folder / oid[2:]).exists():
-        durable.sync_folders([folder])  # its writer may not have come so far yet
-        return
-    packed = zlib.compress(b"%b %d\0" % (kind.encode(), len(data)) + data, 1)
-    durable.write_small_file(folder, oid[2:], packed)
+    """Store one object, also over one that is there: it may be damaged, or its writer not have come to its syncs."""
+    content = b"%b %d\0" % (kind.encode(), len(data)) + data
+    durable.write_small_file(objects / oid[:2], oid[2:], zlib.compress(content, 1), within=objects)
 
 
 def write_pack(folder: Path, objects: Mapping[str, tuple[str, bytes]]) -> None:
     """One pack with its index (version 2), visible only when both are complete."""
-    durable.make_folder(folder)
+    durable.make_folder(folder, within=folder.parent)
     body = bytearray(b"PACK" + struct.pack(">II", 2, len(objects)))
     rows = []
     for oid, (kind, data) in objects.items():

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -24,10 +23,10 @@ from typing import BinaryIO
 
 import pygit2
 
-from orchestration.store import durable, git_maintenance, git_trees, paths
+from orchestration.store import durable, git_maintenance, git_trees, git_verify, paths
 from orchestration.store.contract import (
     MAIN,
-    PRIVATE,
+    REPAIR,
     Change,
     CommitInfo,
     CorruptObjectError,
@@ -40,10 +39,10 @@ from orchestration.store.contract import (
     StoreError,
     VerifyReport,
 )
+from orchestration.store.expected_head import head_to_merge
+from orchestration.store.git_create import LAYOUT, create_store, looks_like_store
 from orchestration.store.git_objects import (
     ATTRIBUTES,
-    ATTRIBUTES_TEXT,
-    BLOB,
     TREE,
     Entry,
     GitObjects,
@@ -51,10 +50,10 @@ from orchestration.store.git_objects import (
     Pointer,
     encode_message,
 )
+from orchestration.store.git_packing import pack_loose
 from orchestration.store.git_refs import BRANCHES, TAGS, GitRefs, annotated_tag
 from orchestration.store.lfs_objects import LfsObjects
 
-LAYOUT = "1"  # of the store itself; raised when an older Headwater could misread or harm it
 SWEEP_TIMEOUT_S = 3600.0  # a commit waits for a gc or purge under way, and they for commits
 MERGE_ATTEMPTS = 100
 _WALK_ORDER = pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME
@@ -74,22 +73,36 @@ class GitStore:
         self._sweep_lock = locks / "sweep.lock"
 
     @classmethod
-    def at(cls, path: Path, create: bool = True) -> GitStore:
-        """Open the store at `path`; create it if it is missing (or an empty folder) and `create` is true."""
+    def at(cls, path: Path, create: bool = True, damaged: bool = False) -> GitStore:
+        """Open the store at `path`; create it if it is missing (or an empty folder) and `create` is true.
+
+        `damaged`: also one without a readable `main`, to see what is wrong with it.
+        """
         pygit2.settings.enable_fsync_gitdir(True)  # for the refs; process-wide, as libgit2 has it
         folder = Path(os.path.abspath(path))
         with durable.typed_errors(f"open the store {folder}"):
-            if not (folder / "HEAD").exists():
+            if not looks_like_store(folder):
                 if not create:
                     raise StoreError(f"there is no store at {folder}; create one by running Headwater there")
-                _create(folder)
-            store = cls(folder)
+                create_store(folder)
+            store = cls._open(folder)
             layout = store.repository.config.get_multivar("headwater.layout")
             if any(version != LAYOUT for version in layout):
                 raise StoreError(f"{folder} has store layout {list(layout)}, this program knows {LAYOUT}: upgrade it")
-            if store._refs.get(BRANCHES + MAIN) is None:
+            if not damaged and store._refs.get(BRANCHES + MAIN) is None:
                 raise StoreError(f"{folder} is a Git repository without a branch {MAIN!r}, not a Headwater store")
             return store
+
+    @classmethod
+    def _open(cls, folder: Path) -> GitStore:
+        try:
+            return cls(folder)
+        except pygit2.GitError as error:
+            raise CorruptObjectError(
+                f"{folder} is a store that cannot be opened ({error}): HEAD, the configuration or a folder of it is lost "
+                f"or damaged. `headwater verify` finds all damage; {REPAIR} mends it.",
+                str(folder),
+            ) from error
 
     # --- refs
 
@@ -194,26 +207,36 @@ class GitStore:
         """Write a commit and move the branch to it, unless it would be the same tree on the same parent."""
         tree = root or objects.add_tree({})
         if parents == [head] and tree == self.git.root(head):
+            self._refs.affirm(branch, head)
             return head
         new = objects.add_commit(tree, parents, text, int(time.time()))
         objects.write()
         self._refs.move(branch, head, new)
         return new
 
-    def merge(self, branch: str, into: str = MAIN, *, message: str, metadata: Mapping[str, str] | None = None) -> str:
+    def merge(
+        self,
+        branch: str,
+        into: str = MAIN,
+        *,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        expected_head: str | None = None,
+    ) -> str:
         """Merge `branch` (any ref) into `into`; always a commit of its own, unless there is nothing to merge."""
         text = encode_message(message, metadata or {})
         with durable.typed_errors(f"merge {branch} into {into}"), self._sweep_shared():
             for attempt in range(MERGE_ATTEMPTS):
-                ours, theirs = self._branch_head(into), self.resolve(branch)
+                ours, theirs = self._branch_head(into), head_to_merge(self, branch, expected_head)
                 base = self.repository.merge_base(ours, theirs)
                 if base is None:
                     raise StoreError(f"{branch!r} and {into!r} have no common ancestor; they cannot be merged")
-                if str(base) == theirs:
-                    return ours
-                objects = NewObjects(self.git)
-                root = self._three_way(objects, str(base), ours, theirs, f"merge {branch!r} into {into!r}")
                 try:
+                    if str(base) == theirs:
+                        self._refs.affirm(into, ours)
+                        return ours
+                    objects = NewObjects(self.git)
+                    root = self._three_way(objects, str(base), ours, theirs, f"merge {branch!r} into {into!r}")
                     return self._advance(into, ours, objects, root, [ours, theirs], text)
                 except LostRaceError:
                     time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))
@@ -307,14 +330,17 @@ class GitStore:
     def gc(self, keep: Iterable[str] = (), *, keep_days: float = 14.0, dry_run: bool = False) -> GarbageReport:
         """Delete contents nothing needs; the history itself stays."""
         with durable.typed_errors("collect garbage"), self._sweep_alone():
+            git_maintenance.refuse_unreadable_refs(self.git)
             kept = [*self.branches().values(), *self.tags().values(), *(self.resolve(ref) for ref in keep)]
-            return git_maintenance.collect_garbage(self.git, self.lfs, kept, keep_days, dry_run)
+            report = git_maintenance.collect_garbage(self.git, self.lfs, kept, keep_days, dry_run)
+            report.packed_objects = pack_loose(self.git, dry_run=dry_run)
+            return report
 
     def verify(self, ref: str | None = None, fraction: float = 1.0, seed: int = 0) -> VerifyReport:
-        """Re-hash contents: of one ref's tree, or of the whole history of all branches and tags."""
-        heads = sorted({*self.branches().values(), *self.tags().values()})
+        """Refs, index and contents: of one ref's tree, or of the whole history of all branches and tags."""
         wanted = self.resolve(ref) if ref is not None else None
-        return git_maintenance.verify(self.git, self.lfs, heads, wanted, fraction, seed)
+        git = GitObjects(pygit2.Repository(str(self.folder)))  # which remembers nothing of what it has read
+        return git_verify.verify(git, self.lfs, wanted, fraction, seed)
 
     def purge(self, sha256s: Iterable[str], *, reason: str) -> int:
         """Takedown. Digests that are not stored are banned all the same; returns bytes freed."""
@@ -361,35 +387,3 @@ class GitStore:
 def list_names(names: Iterable[str], limit: int = 10) -> list[str]:
     """The first few names, for an error message."""
     return [*islice(names, limit), "..."] if len(set(names)) > limit else sorted(names)
-
-
-def _create(folder: Path) -> None:
-    """Make an empty store beside the place and rename it there: nobody sees half a store."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise StoreError(f"{folder} exists and is not a Headwater store; choose an empty or a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    mode = folder.stat().st_mode & 0o7777 if folder.exists() else PRIVATE  # an empty folder is its maker's word
-    temporary = folder.parent / f".{folder.name}.{durable.temporary_name()}"
-    try:
-        repository = pygit2.init_repository(str(temporary), bare=True, initial_head=MAIN)
-        temporary.chmod(mode)
-        repository.config["headwater.layout"] = LAYOUT
-        repository.config["gc.auto"] = 0  # Git's own gc would prune commits that only lineage rows name
-        repository.config["gc.pruneExpire"] = "never"
-        repository.config["receive.denyNonFastForwards"] = True
-        durable.make_folder(temporary / "headwater")
-        LfsObjects(temporary / "lfs").create()
-        objects = NewObjects(GitObjects(repository))
-        tree = objects.add_tree({ATTRIBUTES: (BLOB, objects.add("blob", ATTRIBUTES_TEXT))})
-        first = objects.add_commit(tree, [], encode_message("An empty Headwater store", {}), int(time.time()))
-        objects.write()
-        repository.references.create(BRANCHES + MAIN, first)
-        durable.sync_tree(temporary)
-        try:
-            os.rename(temporary, folder)
-        except OSError:
-            if not (folder / "HEAD").exists():  # else another process made it first
-                raise
-        durable.sync_folders([folder.parent])
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -96,7 +96,7 @@ def _clear_away(api: LakefsApi, objects: S3Objects, keep_days: float) -> None:
     now = time.time()
     for name in api.branches():
         started, _, _ = name.removeprefix(TRANSIT).partition("-")
-        if name.startswith(TRANSIT) and started.isdigit() and now - int(started) > s3_objects.GRACE_S:
+        if name.startswith(TRANSIT) and started.isdigit() and abs(now - int(started)) > s3_objects.GRACE_S:
             api.delete_branch(name)
     for head, mark in objects.bucket.list("heads").items():
         if mark.age_s > keep_days * DAY_S:

@@ -35,6 +35,7 @@ from orchestration.store.contract import (
     StoreUnavailableError,
     VerifyReport,
 )
+from orchestration.store.expected_head import head_to_merge
 from orchestration.store.git_objects import encode_message
 from orchestration.store.lakefs_api import LakefsApi, RefusedError
 from orchestration.store.lakefs_names import TRANSIT, check_new, decode, encode
@@ -180,11 +181,19 @@ class LakefsStore:
             return head
         return self._advance(branch, head, edits, message, metadata or {}, [head])
 
-    def merge(self, branch: str, into: str = MAIN, *, message: str, metadata: Mapping[str, str] | None = None) -> str:
+    def merge(
+        self,
+        branch: str,
+        into: str = MAIN,
+        *,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        expected_head: str | None = None,
+    ) -> str:
         """Merge `branch` (any ref) into `into`; always a commit of its own, unless there is nothing to merge."""
         encode_message(message, metadata or {})
         for attempt in range(MERGE_ATTEMPTS):
-            ours, theirs = self._branch_head(into), self.resolve(branch)
+            ours, theirs = self._branch_head(into), head_to_merge(self, branch, expected_head)
             base = self.api.merge_base(theirs, ours)
             if base is None:
                 raise StoreError(f"{branch!r} and {into!r} have no common ancestor; they cannot be merged")

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from orchestration.store import durable
-from orchestration.store.contract import CorruptObjectError, ObjectInfo, PurgedObjectError, StoreError
+from orchestration.store.contract import REPAIR, CorruptObjectError, ObjectInfo, PurgedObjectError, StoreError
 from orchestration.store.git_objects import Pointer
 
 BATCH_FILES = 64  # above it, one syncfs instead of an fsync per file
@@ -29,6 +29,8 @@ CHUNK_BYTES = 1 << 20
 # link(2) is not possible here: another filesystem, no hard links, not our file, too many links
 _NO_LINK = (errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS)
 
+_REMEDY = f"Build the asset again, which replaces it, or run {REPAIR}."
+_UNKNOWN = {"at": "an unknown time", "reason": "its record was damaged"}
 Problem = Literal["missing", "altered", "wrong_size"]
 
 
@@ -110,13 +112,11 @@ class LfsObjects:
         return pointer
 
     def _publish(self, staged: _Staged, *, sync: bool) -> Path:
-        """Rename into place; an intact object that is there already stays, a damaged one is replaced."""
+        """Rename into place, also over what is there: that may be damaged, ours was hashed just now."""
         final = self.path(staged.pointer.sha256)
-        durable.make_folder(final.parent, sync=sync)
-        if final.exists() and self.problem(staged.pointer) is None:
-            os.utime(final)  # young again, so that gc leaves it to the commit under way
-        else:
-            os.rename(staged.temporary, final)
+        durable.make_folder(final.parent, sync=sync, within=self.objects)
+        os.rename(staged.temporary, final)
+        os.utime(final)  # young, so that gc leaves it to the commit under way: a linked file has its source's time
         with suppress(FileNotFoundError):
             os.unlink(self._collected_mark(staged.pointer.sha256))
         return final.parent
@@ -138,7 +138,7 @@ class LfsObjects:
         if size != pointer.size_bytes:
             raise CorruptObjectError(
                 f"{name}: object {pointer.sha256} has {size} bytes instead of {pointer.size_bytes}: "
-                "truncated or altered. Build the asset again, which replaces it, or copy it from a clone.",
+                f"truncated or altered. {_REMEDY}",
                 pointer.sha256,
             )
         return path
@@ -149,8 +149,7 @@ class LfsObjects:
             data = file.read()
         if hashlib.sha256(data).hexdigest() != pointer.sha256:
             raise CorruptObjectError(
-                f"{name}: the bytes of object {pointer.sha256} have another SHA-256: altered on disk. "
-                "Build the asset again, which replaces it, or copy it from a clone.",
+                f"{name}: the bytes of object {pointer.sha256} have another SHA-256: altered on disk. {_REMEDY}",
                 pointer.sha256,
             )
         return data
@@ -161,7 +160,7 @@ class LfsObjects:
                 f"{name}: object {sha256} was collected by gc, because no branch, tag or kept commit needed it; "
                 "build the asset again from its inputs to have it back"
             )
-        return f"{name}: object {sha256} is missing. Build the asset again, or copy the object from a clone."
+        return f"{name}: object {sha256} is missing. {_REMEDY}"
 
     def problem(self, pointer: Pointer) -> Problem | None:
         """What is wrong with the stored bytes, after reading all of them."""
@@ -188,40 +187,65 @@ class LfsObjects:
         """Raise PurgedObjectError, naming the reason, if the object was taken down."""
         if not self.is_purged(sha256):
             return
-        tombstone = json.loads((self._purged / f"{sha256}.json").read_text("utf-8"))
+        tombstone = self._tombstone(sha256) or _UNKNOWN
         raise PurgedObjectError(
             f"{name}: object {sha256} was taken down at {tombstone['at']}: {tombstone['reason']}. "
             "Its bytes are deleted and may not be stored again."
         )
 
+    def _tombstone(self, sha256: str) -> dict[str, str] | None:
+        """What a takedown wrote, or None if that cannot be read: the object stays taken down all the same."""
+        try:
+            tombstone = json.loads((self._purged / f"{sha256}.json").read_text("utf-8"))
+            return {"at": str(tombstone["at"]), "reason": str(tombstone["reason"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def damaged_records(self) -> Iterator[tuple[str, Literal["missing", "altered"]]]:
+        """Records of takedowns that are lost or cannot be read."""
+        if not self._purged.is_dir():
+            yield "lfs/purged/", "missing"
+        for sha256 in self.takedowns():
+            if self._tombstone(sha256) is None:
+                yield f"lfs/purged/{sha256}.json", "altered"
+
+    def restore_record(self, sha256: str, other: LfsObjects | None) -> bool:
+        """Write a takedown's record again, as another copy of the store has it; whether that one has it."""
+        found = other._tombstone(sha256) if other else None
+        text = json.dumps(found or _UNKNOWN, ensure_ascii=False, sort_keys=True) + "\n"
+        durable.write_small_file(self._purged, f"{sha256}.json", text.encode())
+        return found is not None
+
     def takedowns(self) -> dict[str, str]:
         """SHA-256 -> reason of everything that was taken down."""
         marks = [self._purged / name for name in _sorted_names(self._purged) if name.endswith(".json")]
-        return {mark.stem: json.loads(mark.read_text("utf-8"))["reason"] for mark in marks}
+        return {mark.stem: (self._tombstone(mark.stem) or _UNKNOWN)["reason"] for mark in marks}
 
     def purge(self, sha256: str, reason: str) -> int:
         """Delete the bytes for ever; the tombstone comes first, so that a crash cannot lose it."""
-        if not self.is_purged(sha256):
+        mark = self._purged / f"{sha256}.json"
+        if self._tombstone(sha256) is None:
             tombstone = {"reason": reason, "at": datetime.now(UTC).isoformat(timespec="seconds")}
-            text = json.dumps(tombstone, ensure_ascii=False, sort_keys=True) + "\n"
-            durable.write_small_file(self._purged, f"{sha256}.json", text.encode())
+            content = (json.dumps(tombstone, ensure_ascii=False, sort_keys=True) + "\n").encode()
+        else:
+            content = mark.read_bytes()  # written again: an earlier attempt may have failed at its sync
+        durable.write_small_file(self._purged, mark.name, content)
         return self._delete(sha256)
 
     def collect(self, sha256: str) -> int:
         """Delete an object nothing needs, remembering that it was no loss."""
         mark = self._collected_mark(sha256)
-        if not mark.exists():
-            durable.write_small_file(mark.parent, mark.name, b"")
+        durable.write_small_file(mark.parent, mark.name, b"", within=self._collected)
         return self._delete(sha256)
 
     def _delete(self, sha256: str) -> int:
         path = self.path(sha256)
-        try:
+        size = 0
+        with suppress(FileNotFoundError):
             size = path.stat().st_size
             os.unlink(path)
-        except FileNotFoundError:
-            return 0
-        durable.sync_folders([path.parent])
+        if path.parent.is_dir():  # also when it was gone: an earlier attempt may have failed at its sync
+            durable.sync_folders([path.parent])
         return size
 
     def _collected_mark(self, sha256: str) -> Path:

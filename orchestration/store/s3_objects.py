@@ -254,9 +254,10 @@ class S3Objects:
     def refuse_purged(self, sha256: str, name: str) -> None:
         """Raise PurgedObjectError, naming the reason, if the content was taken down."""
         tombstone = self.tombstone(sha256)
-        if tombstone:
+        if tombstone is not None:
+            at, reason = tombstone.get("at", "an unknown time"), tombstone.get("reason", "its record was damaged")
             raise PurgedObjectError(
-                f"{name}: object {sha256} was taken down at {tombstone['at']}: {tombstone['reason']}. "
+                f"{name}: object {sha256} was taken down at {at}: {reason}. "
                 "Its bytes are deleted and may not be stored again."
             )
 
@@ -297,7 +298,7 @@ class S3Objects:
     def begin_sweep(self) -> None:
         """Announce a gc. Raises StoreUnavailableError if another one is under way."""
         running = self.bucket.read_mark("sweep.json")
-        if running and _seconds_since(running["since"]) > SWEEP_TIMEOUT_S:
+        if running and abs(_seconds_since(running["since"])) > SWEEP_TIMEOUT_S:
             self.bucket.delete("sweep.json")  # its gc was killed
         mine = {"since": datetime.now(UTC).isoformat(timespec="seconds"), "by": uuid.uuid4().hex}
         with suppress(FileExistsError):
@@ -310,11 +311,11 @@ class S3Objects:
         self.bucket.delete("sweep.json")
 
     def _await_sweep(self) -> bool:
-        """Wait for a gc under way; whether there was one. One older than an hour was killed and counts as over."""
+        """Wait for a gc under way; whether there was one. One dated more than an hour off was killed and counts as over."""
         found = False
         while sweep := self.bucket.read_mark("sweep.json"):
             found = True
-            if _seconds_since(sweep["since"]) > SWEEP_TIMEOUT_S:
+            if abs(_seconds_since(sweep["since"])) > SWEEP_TIMEOUT_S:
                 break
             time.sleep(1.0)
         return found

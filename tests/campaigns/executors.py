@@ -9,7 +9,6 @@ asset up to token_shards. Then a pipeline whose second task raises, dies or hang
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from assets.build import BuildError, PipelineExecutor, SilentProgress
@@ -28,14 +28,17 @@ from assets.documents.executor_ray import RayCluster
 from assets.documents.executor_slurm import SlurmCluster
 from assets.documents.executors import LocalProcesses
 from assets.documents.placement import RayOptions, SlurmOptions
+from benchmarks.results import Goal, Result, finish, why
 from orchestration.stages import BY_NAME, GROUPS
-from tests.campaigns.commit import commit
 from tests.campaigns.slurm import slurm
 from tests.documents.misbehaving import Misbehaving
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
 from tests.end_to_end.site import make_site, serve
 
-RESULTS = REPOSITORY / "docs" / "results" / "executors.json"
+CODE = (
+    *("assets/documents/engine.py", "assets/documents/executors.py", "assets/documents/executor_ray.py"),
+    *("assets/documents/executor_slurm.py", "assets/documents/placement.py", "tests/campaigns/executors.py"),
+)
 RUNS = {"local, 1 worker": "smoke", "local, 2 workers": "local", "ray": "ray", "slurm": "slurm"}
 """Name -> profile of config/profiles."""
 BUILD_WITHIN_S = 1800  # a minute on a quiet machine
@@ -78,31 +81,32 @@ def main() -> int:
             runs = [build(folder / profile, port, title, profile, environment) for title, profile in RUNS.items()]
             failures = [*fail_everywhere(folder / "failures", environment)]
     first = runs[0].versions
-    rows = {asset: len({run.versions.get(asset) for run in runs}) == 1 for asset in sorted(first)}
-    same_keys = all(run.versions.keys() == first.keys() for run in runs)
+    assets = sorted({asset for run in runs for asset in run.versions})
+    rows = {asset: len({run.versions.get(asset) for run in runs}) == 1 for asset in assets}
     for run in runs:
         print(f"{run.name:<18} {run.seconds:7.1f} s   {len(run.versions)} data versions", flush=True)
     for asset, equal in rows.items():
-        print(f"{asset:<60} {first[asset][:12]}   {'equal' if equal else 'DIFFERS'}")
+        print(f"{asset:<60} {first.get(asset, 'none')[:12]}   {'equal' if equal else 'DIFFERS'}")
     for failure in failures:
         print(
             f"{failure.executor:<6} {failure.what:<8} {failure.seconds:6.1f} s   {'clear' if failure.clear else 'UNCLEAR'}"
         )
     different = [asset for asset, equal in rows.items() if not equal]
-    good = same_keys and not different and all(failure.clear for failure in failures)
     print(f"{len(rows)} data versions on {len(runs)} executors: {len(different)} differ (goal: 0)")
-    summary = {
-        "goal": "0 data versions differ; every failure is a clear error",
-        "met": good,
-        "different": different,
-        "runs": [{"executor": run.name, "seconds": round(run.seconds, 1)} for run in runs],
-        "versions": first,
-        "failures": [asdict(failure) for failure in failures],
-        "commit": commit(),
-        "machine": f"{os.cpu_count()} CPUs",
-    }
-    RESULTS.write_text(json.dumps(summary, indent=1) + "\n")
-    return 0 if good else 1
+    figures = {"different": different, "versions": first, "failures": [asdict(failure) for failure in failures]}
+    return finish(result_of([{"executor": run.name, "seconds": round(run.seconds, 1)} for run in runs], figures))
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    unclear = sum(not failure["clear"] for failure in figures["failures"])
+    goals = [
+        Goal("data versions that differ between executors", len(figures["different"]), "<=", 0, ("different",)),
+        Goal("failures that are no clear error", unclear, "<=", 0, ("failures",)),
+        Goal("executors", len(rows), ">=", len(RUNS), ()),
+    ]
+    not_judged = why("start-up of a cluster beside seconds of work; the data are judged", "seconds")
+    return Result("executors", CODE, goals, rows, figures, not_judged)
 
 
 def build(folder: Path, port: int, title: str, profile: str, environment: dict[str, str]) -> Run:

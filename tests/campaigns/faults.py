@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -31,10 +30,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from orchestration.store import git_refs, open_store
-from tests.campaigns.commit import commit
+from benchmarks.results import Goal, Result, finish, why
+from orchestration.store import git_ref_files, open_store
 from tests.end_to_end.site import page
 from tests.histories import building, replay
 from tests.histories.world import page_name, render
@@ -52,6 +49,10 @@ CALLS = {
 CRAWLER = ("connect", "crawler write")
 """Kinds met while the web site is crawled again, by a process of its own; the others while the folder is."""
 
+CODE = (
+    *("assets/sources", "assets/documents", "assets/dedup", "assets/tokenizer", "orchestration/publish.py"),
+    *("orchestration/store", "orchestration/scratch.py", "tests/campaigns/faults.py"),
+)
 POINTS = 500
 LONGEST_S = 120.0
 FORMATS = {"beta": "text"}
@@ -299,7 +300,7 @@ def main() -> int:
         print("this campaign needs strace: install it (apt-get install strace)")
         return 1
     started = time.monotonic()
-    git_refs.STALE_LOCK_S = 0.05  # a killed build may leave Git's lock; do not wait the usual 10 s
+    git_ref_files.STALE_LOCK_S = 0.05  # a killed build may leave Git's lock; do not wait the usual 10 s
     replay.warm_up()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory, prefix="faults-") as folder, bench(Path(folder)) as found:
@@ -331,24 +332,34 @@ def report(rows: list[Row], calls: dict[str, int], versions: int, started: float
             entry |= {"met": sum(row.met for row in mine), "outcomes": outcomes}
             table.append(entry | {"problems": sum(bool(row.problem) for row in mine)})
             print(f"{kind:<13} {effect:<13} {len(mine):4} of {calls[kind]:5} calls, {entry['met']:4} met  {outcomes}")
-    problems = [asdict(row) for row in rows if row.problem]
-    result = {
-        "goal": "after a plain re-run every data version equals the undisturbed build's and the store is whole",
+    figures = {
         "faults": len(rows),
         "faults_met": sum(row.met for row in rows),
         "data_versions_compared_each": versions,
-        "problems": problems,
-        "table": table,
+        "problems": [asdict(row) for row in rows if row.problem],
         "seconds": round(time.monotonic() - started),
-        "commit": commit(),
-        "machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
     }
-    if len(rows) >= POINTS // 2:  # a look is no result
-        path = REPOSITORY / "docs/results/faults.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(rows)} faults, {result['faults_met']} met, {len(problems)} problems, {result['seconds']} s")
-    return int(bool(problems) or not rows)
+    print(
+        f"{len(rows)} faults, {figures['faults_met']} met, {len(figures['problems'])} problems, {figures['seconds']} s"
+    )
+    if len(rows) < POINTS // 2:  # a look is no result
+        return int(bool(figures["problems"]) or not rows)
+    return finish(result_of(table, figures))
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    equal = "after a plain re-run every data version equals the undisturbed build's and the store is whole: exceptions"
+    goals = [
+        Goal(equal, len(figures["problems"]), "<=", 0, ("problems",)),
+        Goal("faults that the build met", figures["faults_met"], ">=", POINTS, ("faults", "faults_met", "met")),
+    ]
+    not_judged = (
+        why("describes the build that is disturbed", "calls_of_busiest_process", "data_versions_compared_each")
+        | why("how a disturbed build ended: any end is right that a plain re-run mends", "outcomes")
+        | why("of this execution", "seconds")
+    )
+    return Result("faults", CODE, goals, rows, figures, not_judged)
 
 
 if __name__ == "__main__":

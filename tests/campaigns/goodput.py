@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import sys
@@ -21,15 +20,14 @@ from typing import Any
 
 from assets.build import SilentProgress
 from benchmarks import bench_loader
+from benchmarks.results import Goal, Result, finish, why
 from orchestration.resources.trainer import NO_RESTARTS, launch
 from orchestration.resources.training_place import TrainingPlace
-from tests.campaigns.commit import commit
 from tests.campaigns.killing import kill_one, victims
-from tests.end_to_end.harness import REPOSITORY
 from tests.training.running import read_metrics
 from tests.training.tiny import write_request
 
-RESULTS = REPOSITORY / "docs/results/goodput.json"
+CODE = ("training", "orchestration/resources", "tests/campaigns/goodput.py")
 GOAL = 0.8
 SHAPE = {"dim": 128, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "vocab_size": bench_loader.VOCABULARY}
 CALIBRATION_STEPS = 20
@@ -115,21 +113,27 @@ def main() -> int:
         print(f"a step takes {step_s:.3f} s, a start {start_s:.1f} s: {steps} steps, saved every {rolling}", flush=True)
         data = bench_data(root, steps)
         result = disturbed(root / "run", data, steps, rolling, arguments.kill_every_s, random.Random(1))
-    kills = [kill for kill in result["kills"] if kill["killed"]]
-    met = result["goodput"] >= GOAL and result["each_step_once"] and not result["orphans"] and bool(kills)
-    content = {
-        "goal": f"goodput of at least {GOAL} with a kill every {arguments.kill_every_s:g} s; every step recorded once; no orphans",
-        "met": met,
-        "step_s": step_s,
-        "start_s": start_s,
-        "rolling_every_steps": rolling,
-        **result,
-        "commit": commit(),
-        "machine": f"{os.cpu_count()} cores",
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"{len(kills)} kills, goodput {result['goodput']:.1%}, goal {'met' if met else 'MISSED'}")
-    return 0 if met else 1
+    asked = {"kill_every_s": arguments.kill_every_s, "rolling_every_steps": rolling}
+    rows = result.pop("kills")
+    return finish(result_of(rows, asked | {"step_s": step_s, "start_s": start_s} | result))
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    name = f"goodput with a kill every {figures['kill_every_s']:g} s"
+    goals = [
+        Goal(name, figures["goodput"], ">=", GOAL, ("goodput", "useful_s", "wall_s")),
+        Goal("every step recorded once", figures["each_step_once"], ">=", 1, ("steps",)),
+        Goal("processes orphaned", figures["orphans"], "<=", 0, ("orphans",)),
+        Goal("kills that landed", sum(bool(row["killed"]) for row in rows), ">=", 1, ()),
+    ]
+    not_judged = (
+        why("what was asked for", "kill_every_s", "rolling_every_steps")
+        | why("of this machine, measured before to size the run", "step_s", "start_s")
+        | why("what the kills cost; goodput judges it", "steps_trained_again", "attempts")
+        | why("when the kill came", "at_s", "step")
+    )
+    return Result("goodput", CODE, goals, rows, figures, not_judged)
 
 
 def bench_data(root: Path, steps: int) -> Path:

@@ -22,14 +22,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import Any
 
-import psutil
-
-from tests.campaigns.commit import commit
+from benchmarks.results import Goal, Result, finish, why
 from tests.histories import replay
 from tests.histories.world import ANCHOR, History, contains, random_history
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+CODE = (
+    *("assets/sources", "assets/documents", "assets/dedup", "assets/tokenizer", "assets/delta_table.py"),
+    *("orchestration/publish.py", "orchestration/store", "tests/campaigns/histories.py", "tests/histories"),
+)
 HISTORIES = 1000
 SHRINKING_RUNS = 60
 
@@ -198,23 +201,31 @@ def write_table(
     histories: int, first_seed: int, failed: list[int], counts: Counter[str], started: float, processes: int
 ) -> None:
     """On the terminal, and (of at least half the campaign) docs/results/histories.json."""
-    result = {
-        "goal": f"{HISTORIES} random histories end in the data versions of a build from scratch and as the model says",
+    figures = {
         "histories": counts["histories"],
         "seeds": [first_seed, first_seed + histories - 1],
         "seeds_that_differ": failed,
         "contained": dict(sorted(counts.items())),
         "seconds": round(time.monotonic() - started),
-        "commit": commit(),
-        "machine": f"{processes} processes on {os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
+        "processes": processes,
     }
-    if counts["histories"] >= HISTORIES // 2:  # a look is no result
-        path = REPOSITORY / "docs/results/histories.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     for name, count in sorted(counts.items()):
         print(f"{name:<28} {count:>8,}")
-    print(f"{counts['histories']} histories in {result['seconds']} s, {len(failed)} differ: {failed or ''}")
+    print(f"{counts['histories']} histories in {figures['seconds']} s, {len(failed)} differ: {failed or ''}")
+    finish(result_of([], figures), write=counts["histories"] >= HISTORIES // 2)  # a look is no result
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    differ = "random histories that do not end in the data versions of a build from scratch and as the model says"
+    goals = [
+        Goal(differ, len(figures["seeds_that_differ"]), "<=", 0, ("seeds_that_differ",)),
+        Goal("random histories", figures["histories"], ">=", HISTORIES, ("histories",)),
+    ]
+    not_judged = why("what the histories held", "contained") | why(
+        "of this execution: to run the same histories again", "seeds", "seconds", "processes"
+    )
+    return Result("histories", CODE, goals, rows, figures, not_judged)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -34,13 +33,14 @@ from assets.plots import lines
 from assets.schemas import CORPUS
 from assets.tables import write_table
 from assets.training.defs import base_checkpoints, loss_incidents
+from benchmarks.results import Goal, Result, finish, why
 from orchestration.resources import trainer
 from tests.builds import make_build, segment_of
-from tests.campaigns.commit import commit
 from tests.training import planted
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS, REUSE_AFTER = 300, 60
+CODE = ("training", "assets/training", "tests/campaigns/incidents.py", "tests/training/planted.py")
 FAULT_BEGINS = (170, 93, 137, 214, 121, 231)
 """First of three steps, of each world; none is the step of a checkpoint."""
 FAULT_STEPS = 3
@@ -240,23 +240,41 @@ def main() -> int:
         return bool(wrong)
     for result in results[1 : len(EXPECTED)]:
         (REPOSITORY / f"docs/pictures/incident-{result['run']}.png").write_bytes(draw(result, results[0]))
-    write_results(results, wrong)
-    return bool(wrong)
+    figures = {
+        "steps": STEPS,
+        "fault_begins": FAULT_BEGINS,
+        "fault_steps": FAULT_STEPS,
+        "factor": FACTOR,
+        "wrong": wrong,
+    }
+    return finish(result_of(kept(results), figures))
 
 
-def write_results(results: list[dict[str, Any]], wrong: list[str]) -> None:
-    """docs/results/incidents.json; curves of world 0 alone, on one process: they are what the pictures show."""
-    kept = [
+def kept(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the result file has: curves of world 0 alone, on one process: they are what the pictures show."""
+    rows = [
         result if result["run"] in EXPECTED else {name: value for name, value in result.items() if name != "curve"}
         for result in results
     ]
-    for result in kept[len(EXPECTED) :]:
+    for result in rows[len(EXPECTED) :]:
         for entry in result["timeline"]:
             del entry["seen"]
-    content = {"steps": STEPS, "fault_begins": FAULT_BEGINS, "fault_steps": FAULT_STEPS, "factor": FACTOR}
-    text = json.dumps(content | {"commit": commit(), "wrong": wrong, "runs": kept}, indent=1)
-    text = re.sub(r"\n {4,}([-0-9.]+,?)(?=\n)", r" \1", text)  # numbers of a list on one line
-    (REPOSITORY / "docs/results/incidents.json").write_text(text + "\n", "utf-8")
+    return rows
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    of = ("planted", "planted_found", "innocent_accused", "final_loss", "final_loss_over_control")
+    goals = [
+        Goal("runs judged wrongly, or not recovered within 1% of the control's loss", len(judge(rows)), "<=", 0, of)
+    ]
+    not_judged = (
+        why("the fault that was planted", "steps", "fault_begins", "fault_steps", "factor", "world")
+        | why("what a reader is shown; causes and documents are judged", "urls_named", "timeline", "recorded_only")
+        | why("drawn in docs/pictures; its end is judged", "curve")
+        | why("of this execution", "seconds")
+    )
+    return Result("incidents", CODE, goals, rows, figures, not_judged)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ then compared with an undisturbed build of the same site.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -19,16 +18,18 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from benchmarks.results import Goal, Result, finish, why
 from orchestration.stages import BY_NAME, GROUPS, STAGES
-from tests.campaigns.commit import commit
-from tests.end_to_end.harness import REPOSITORY, STAMP, Home
+from tests.end_to_end.harness import STAMP, Home
 from tests.end_to_end.site import make_site, serve
 
 RUN = ("run", "--at", STAMP, "--recipe", "tiny")
 WAIT_S = 200.0
+CODE = ("assets", "orchestration", "training", "tests/campaigns/kills.py")
 KILLS_WANTED = 50
 
 
@@ -156,25 +157,27 @@ def main() -> int:
                         f"chain {row.chain}  {row.group:<11} {row.asset:<20} at {row.share:4.0%}  killed={row.killed}  orphans={row.orphans}",
                         flush=True,
                     )
-    killed = sum(row.killed for row in rows)
-    orphans = sum(row.orphans for row in rows)
-    result = {
-        "goal": f"{KILLS_WANTED} kills; after a plain re-run every data version equals the undisturbed build's; no orphans",
-        "kills": killed,
-        "points": len(rows),
+    figures = {
         "data_versions_compared": len(base) * len(all_points()),
         "different": different,
-        "orphans": orphans,
         "seconds": round(time.monotonic() - started),
-        "commit": commit(),
-        "machine": f"{os.cpu_count()} cores, {psutil.virtual_memory().total >> 30} GiB",
-        "rows": [asdict(row) for row in rows],
     }
-    path = REPOSITORY / "docs/results/kills.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"{killed} kills at {len(rows)} points, {len(different)} different data versions, {orphans} orphans")
-    return int(bool(different or orphans or killed < KILLS_WANTED))
+    return finish(result_of([asdict(row) for row in rows], figures))
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    goals = [
+        Goal("kills that landed", sum(row["killed"] for row in rows), ">=", KILLS_WANTED, ()),
+        Goal("data versions that differ after a plain re-run", len(figures["different"]), "<=", 0, ("different",)),
+        Goal("processes orphaned", sum(row["orphans"] for row in rows), "<=", 0, ("orphans",)),
+    ]
+    not_judged = (
+        why("where the kill was aimed", "chain", "share")
+        | why("size of the comparison", "data_versions_compared")
+        | why("of this execution", "seconds")
+    )
+    return Result("kills", CODE, goals, rows, figures, not_judged)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ bfloat16 cannot resume a float32 checkpoint and starts from the same initial wei
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 import time
@@ -20,13 +18,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.campaigns.commit import commit
+from benchmarks.results import Goal, Result, finish, why
 from tests.campaigns.forked_ranks import train_forked
-from tests.end_to_end.harness import REPOSITORY
 from tests.training import tiny
 from tests.training.running import read_metrics
 
-RESULTS = REPOSITORY / "docs" / "results" / "layouts.json"
+CODE = ("training", "tests/campaigns/layouts.py")
 STEPS = 10
 SEED_STEP = 1
 GOAL = 1e-4
@@ -36,6 +33,10 @@ BFLOAT16_GOAL = 2e-2
 MAX_GRADIENT_NORM = 0.84
 """Some of the eleven steps are clipped by it and some are not."""
 SHAPE = {"dim": 64, "n_layers": 6, "n_heads": 8, "n_kv_heads": 4, "vocab_size": 128, "sequence_length": 32}
+NOT_RUN = {
+    "context parallel": "needs CUDA: torch's ring attention has no CPU kernels; refused with that reason",
+    "float8": "needs a GPU of compute capability 8.9; refused with that reason",
+}
 TWO_STAGES = {"local_batch_size": 4}
 
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -95,24 +96,28 @@ def main() -> int:
         for layout in chosen or LAYOUTS:
             rows.append(compare(folder, layout, seed, reference))
             show(rows[-1])
-    good = all(row.met for row in rows)
     print(f"{sum(row.met for row in rows)} of {len(rows)} layouts follow one process over {STEPS} steps")
-    if chosen is None:
-        summary = {
-            "goal": f"losses and gradient norms within {GOAL:g} of one process over {STEPS} steps, relative; the same steps "
-            f"clipped at {MAX_GRADIENT_NORM}; bfloat16 within {BFLOAT16_GOAL:g}",
-            "met": good,
-            "rows": [asdict(row) | {"met": row.met} for row in rows],
-            "not_run": {
-                "context parallel": "needs CUDA: torch's ring attention has no CPU kernels; refused with that reason",
-                "float8": "needs a GPU of compute capability 8.9; refused with that reason",
-            },
-            "shape": SHAPE,
-            "commit": commit(),
-            "machine": f"{os.cpu_count()} CPUs, gloo",
-        }
-        RESULTS.write_text(json.dumps(summary, indent=1) + "\n")
-    return 0 if good else 1
+    figures = {"not_run": NOT_RUN, "shape": SHAPE}
+    return finish(result_of([asdict(row) | {"met": row.met} for row in rows], figures), write=chosen is None)
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was measured."""
+    of = ("loss", "channel_loss", "gradient_norm")
+    name = f"losses and gradient norms against one process over {STEPS} steps, relative, largest difference"
+    goals = []
+    for limit, precision in ((GOAL, "float32"), (BFLOAT16_GOAL, "bfloat16")):
+        found = [row[each] for row in rows if row["goal"] == limit for each in of]
+        goals += [Goal(f"{name}: {precision}", max(found), "<=", limit, of)] if found else []
+    unlike = sum(not row["clipped_alike"] for row in rows)
+    goals.append(Goal(f"layouts that clip other steps at {MAX_GRADIENT_NORM}", unlike, "<=", 0, ("clipped",)))
+    not_judged = (
+        why("the layout", "ranks", "shape")
+        | why("the limit of the row", "goal")
+        | why("no limit was asked for; the losses of eleven steps judge what weights do", "weights")
+        | why("other work of the machine is in it", "seconds")
+    )
+    return Result("layouts", CODE, goals, rows, figures, not_judged)
 
 
 def request(folder: Path, output: Path, **changes: Any) -> dict[str, Any]:

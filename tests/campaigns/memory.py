@@ -11,8 +11,6 @@ release by a thread of gloo's is not seen by torch's profiler and would look lik
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
@@ -21,12 +19,11 @@ from typing import Any
 
 from assets.training.memory import memory_per_rank
 from assets.training.request import ModelRecipe, TrainingRecipe
-from tests.campaigns.commit import commit
+from benchmarks.results import Goal, Result, finish, why
 from tests.campaigns.forked_ranks import train_forked
-from tests.end_to_end.harness import REPOSITORY
 from tests.training import tiny
 
-RESULTS = REPOSITORY / "docs" / "results" / "memory.json"
+CODE = ("assets/training/memory.py", "training", "tests/campaigns/memory.py")
 STEPS = 4
 GOAL = 0.10
 SHAPE = {"dim": 128, "n_layers": 6, "n_heads": 8, "n_kv_heads": 4, "sequence_length": 128}
@@ -97,20 +94,17 @@ def main() -> int:
                     flush=True,
                 )
     worst = max(rows, key=lambda row: abs(row.error))
-    good = abs(worst.error) <= GOAL
     print(f"largest error: {worst.error:+.1%}, {worst.case} (goal: within {GOAL:.0%})")
-    if chosen is None:
-        summary = {
-            "goal": f"estimates within {GOAL:.0%} of the tensors that a rank allocates, float32 and bfloat16, on a CPU",
-            "met": good,
-            "largest_error": worst.error,
-            "rows": [asdict(row) for row in rows],
-            "not_measured": "GPUs (their RMSNorm saves less: from its code, not measured) and context parallel",
-            "commit": commit(),
-            "machine": f"{os.cpu_count()} CPUs, gloo",
-        }
-        RESULTS.write_text(json.dumps(summary, indent=1) + "\n")
-    return 0 if good else 1
+    figures = {"not_measured": "GPUs (their RMSNorm saves less: from its code, not measured) and context parallel"}
+    return finish(result_of([asdict(row) for row in rows], figures), write=chosen is None)
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was measured."""
+    name = "estimate / tensors that a rank allocates, float32 and bfloat16, on a CPU: largest error"
+    of = ("error", "measured_bytes", "estimated_bytes")
+    goals = [Goal(name, max(abs(row["error"]) for row in rows), "<=", GOAL, of)]
+    return Result("memory", CODE, goals, rows, figures, why("which rank", "pipeline_rank"))
 
 
 def measure(folder: Path, case: str) -> list[Row]:

@@ -21,15 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from assets.build import BuildError, SilentProgress
+from benchmarks.results import Goal, Result, finish, why
 from orchestration.resources import trainer
 from orchestration.resources.trainer import NO_RESTARTS, launch
-from tests.campaigns.commit import commit
 from tests.campaigns.killing import killer_at_step, victims
-from tests.end_to_end.harness import REPOSITORY
 from tests.training import tiny
 from tests.training.running import exact, wait_until, weights
 
-RESULTS = REPOSITORY / "docs/results/resume.json"
+CODE = ("training", "orchestration/resources", "tests/campaigns/resume.py")
 STEPS, BATCH = 24, 4
 LAYOUTS: list[dict[str, int]] = [{}, {"dp_shard": 2}, {"tp": 2}, {"pp": 2}, {"dp_replicate": 2}, {}]
 TOLERANCE = 1e-4
@@ -151,15 +150,22 @@ def campaign(folder: Path, chains: int, kills: int, seed: int) -> tuple[list[Row
     return rows, verdicts
 
 
-def good(rows: list[Row], verdicts: list[Verdict]) -> bool:
-    """The goals of the campaign."""
-    exact_chains = [v for v in verdicts if v.chain != "other layouts"]
-    return (
-        all(v.same_sequences and v.largest_loss_difference <= TOLERANCE for v in verdicts)
-        and all(v.losses_bit_identical and v.weights_bit_identical for v in exact_chains)
-        and all(v.kills >= 2 for v in verdicts)
-        and not any(row.orphans for row in rows)
-    )
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    chains = figures["chains"]
+    exact = [chain for chain in chains if chain["chain"] != "other layouts"]
+    unlike = [c for c in exact if not (c["losses_bit_identical"] and c["weights_bit_identical"])]
+    other = [c for c in chains if not c["same_sequences"]]
+    loss = max(chain["largest_loss_difference"] for chain in chains)
+    goals = [
+        Goal("chains that do not read the same sequences in the same order", len(other), "<=", 0, ("chains",)),
+        Goal("one layout: chains without bit-identical losses and weights", len(unlike), "<=", 0, ("chains",)),
+        Goal("other layouts: largest difference of a loss", loss, "<=", TOLERANCE, ("chains",)),
+        Goal("kills in each chain, fewest", min(chain["kills"] for chain in chains), ">=", 2, ("chains",)),
+        Goal("processes orphaned", sum(row["orphans"] for row in rows), "<=", 0, ("orphans",)),
+    ]
+    not_judged = why("where the kill came", "resumed_at", "killed_after_step") | why("of this execution", "seconds")
+    return Result("resume", CODE, goals, rows, figures, not_judged)
 
 
 def main() -> int:
@@ -172,21 +178,8 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         rows, verdicts = campaign(Path(folder), arguments.chains, arguments.kills, arguments.seed)
-    met = good(rows, verdicts)
-    content = {
-        "goal": "the same sequences in the same order; one layout: bit-identical losses and weights; others: losses within "
-        f"{TOLERANCE}; at least two kills in each chain; no orphans",
-        "met": met,
-        "kills": sum(row.killed for row in rows),
-        "chains": [asdict(verdict) for verdict in verdicts],
-        "seconds": round(time.monotonic() - started),
-        "commit": commit(),
-        "machine": f"{os.cpu_count()} cores",
-        "rows": [asdict(row) for row in rows],
-    }
-    RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    print(f"{content['kills']} kills, goals {'met' if met else 'MISSED'}")
-    return 0 if met else 1
+    figures = {"chains": [asdict(verdict) for verdict in verdicts], "seconds": round(time.monotonic() - started)}
+    return finish(result_of([asdict(row) for row in rows], figures))
 
 
 if __name__ == "__main__":

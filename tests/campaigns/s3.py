@@ -8,7 +8,6 @@ conditional writes. Writes docs/results/store_s3.json.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -17,10 +16,13 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from benchmarks.results import Goal, Result, finish, why
 from tests.store.lakefs_server import EXTERNAL_S3
 
 ROOT = Path(__file__).resolve().parents[2]
+CODE = ("orchestration/store", "tests/campaigns/s3.py", "tests/store")
 URL = "http://127.0.0.1:7480"
 
 
@@ -52,10 +54,21 @@ def main() -> int:
     print(done.stdout[-3000:])
     counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", done.stdout)}
     failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
-    target = ROOT / "docs" / "results" / "store_s3.json"
-    summary = {"goal": "0 failed", "server": version, "start_s": round(start_s), **counts, "failures": failed}
-    target.write_text(json.dumps(summary, indent=1) + "\n")
-    return 0 if done.returncode == 0 and counts.get("passed", 0) > 50 else 1
+    figures = {"server": version, "start_s": round(start_s), "passed": 0, **counts, "failures": failed}
+    status = finish(result_of([], figures))
+    return status or int(done.returncode != 0)
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    failed = len(figures["failures"]) + figures.get("error", 0) + figures.get("errors", 0)
+    of = ("failed", "error", "errors")
+    goals = [
+        Goal("contract tests that failed", failed, "<=", 0, of),
+        Goal("contract tests that passed", figures["passed"], ">=", 51, ("passed",)),
+    ]
+    not_judged = why("of this execution", "start_s") | why("named by pytest -rs", "skipped")
+    return Result("store_s3", CODE, goals, rows, figures, not_judged)
 
 
 if __name__ == "__main__":

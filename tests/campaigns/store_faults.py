@@ -12,7 +12,6 @@ libgit2's own calls are met too. After each run: every ref reads as the old cont
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
@@ -21,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestration.store import git_refs
+from benchmarks.results import Goal, Result, finish, why
+from orchestration.store import git_ref_files
 from orchestration.store.contract import StoreUnavailableError
 from orchestration.store.git_store import GitStore
 
 ROOT = Path(__file__).resolve().parents[2]
+CODE = ("orchestration/store", "tests/campaigns/store_faults.py", "tests/campaigns/lakefs_faults.py")
 CALLS = {
     "fsync": ("EIO", "KILL"),
     "write": ("ENOSPC", "KILL"),
@@ -104,6 +105,8 @@ def inject(folder: Path, fault: Fault) -> Row:
     met = done.returncode != 0 or "INJECTED" in trace.read_text(errors="replace")
     outcome = {0: "done", TYPED_ERROR: "typed error", -9: "killed"}.get(done.returncode, "crashed")
     problem = done.stderr[-500:] if outcome == "crashed" else _examine(folder)
+    if met and outcome == "done" and fault.call == "fsync":
+        problem = problem or "the disk reported an error, the store success"
     return Row(fault.call, fault.effect, fault.nth, met, outcome, problem)
 
 
@@ -120,7 +123,7 @@ def _examine(folder: Path) -> str:
     fsck = subprocess.run(["git", "fsck", "--full", "--strict"], cwd=store.folder, capture_output=True, text=True)
     if fsck.returncode != 0 or "error" in fsck.stderr:
         return f"git fsck: {fsck.stdout}{fsck.stderr}"
-    git_refs.STALE_LOCK_S = 0.05  # a killed child may leave Git's lock; do not wait the usual 10 s
+    git_ref_files.STALE_LOCK_S = 0.05  # a killed child may leave Git's lock; do not wait the usual 10 s
     store.commit("main", {"next": b"3"}, message="next")
     return "" if _content(store, "main")["next"] == b"3" else "the next commit is not readable"
 
@@ -151,21 +154,28 @@ def main(every: int) -> int:
     if not shutil.which("strace"):
         print("this campaign needs strace: install it (apt-get install strace)")
         return 1
-    summary: dict[str, Any] = {"goal": "0 problems"}
-    failed = False
+    figures: dict[str, Any] = {"problems": []}
+    found: list[dict[str, Any]] = []
     for backend, run in (("git", sweep), ("lakefs", lambda: lakefs_faults.sweep(every))):
         rows, table = run()
         problems = [row for row in rows if row.problem]
         for row in problems:
             print(f"PROBLEM {row}")
         print(f"{backend}: {len(rows)} faults, {len(problems)} problems (goal: 0)")
-        part = {"requests": f"every {every}th" if every > 1 else "all"} if backend == "lakefs" else {}
-        summary[backend] = {**part, "faults": len(rows), "problems": [str(row) for row in problems], "rows": table}
-        failed |= bool(problems)
-    target = ROOT / "docs" / "results" / "store_faults.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(summary, indent=1) + "\n")
-    return 1 if failed else 0
+        figures[f"{backend}_faults"] = len(rows)
+        figures["problems"] += [str(row) for row in problems]
+        found += [{"store": backend} | row for row in table]
+    figures["lakefs_requests"] = f"every {every}th" if every > 1 else "all"
+    return finish(result_of(found, figures))
+
+
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
+    """What was asked for and what was found."""
+    goals = [Goal("faults after which a store is not whole", len(figures["problems"]), "<=", 0, ("problems",))]
+    not_judged = why(
+        "system calls and requests of the work that is disturbed", "faults", "git_faults", "lakefs_faults"
+    ) | why("how the disturbed work ended: any end is right that leaves the store whole", "outcomes")
+    return Result("store_faults", CODE, goals, rows, figures, not_judged)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,6 @@ def port() -> Iterator[int]:
 
 
 def test_the_history_of_runs_is_kept_in_postgres(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("dagster_postgres", reason="pip install 'headwater[postgres]'")
     config = yaml.safe_load((DEPLOY / "dagster.yaml").read_text("utf-8"))
     config["storage"]["postgres"]["postgres_db"] |= {"hostname": "127.0.0.1", "port": port}
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump(config))

@@ -202,7 +202,7 @@ def test_what_is_published_once_is_not_made_again(copy_of_built: Home) -> None:
     crawl = next(info.path for info in store.list("main", "sources/raw_crawl/code@") if info.path.endswith(".parquet"))
     alter(home, crawl)
     said = " ".join(home.headwater("verify", expect=3).stdout.split())
-    assert "raw_crawl is never made again: copy the object from a clone or a backup" in said
+    assert "raw_crawl is never made again: `headwater repair --from CLONE_OR_BACKUP` takes the object" in said
 
 
 def test_a_partition_that_someone_typed_in_the_ui_is_left_out(copy_of_built: Home) -> None:

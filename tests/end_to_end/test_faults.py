@@ -14,7 +14,7 @@ from tests.end_to_end.harness import REPOSITORY
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not shutil.which("strace"), reason="faults are injected by strace")
+@pytest.mark.skipif(not shutil.which("strace"), reason="faults are injected by strace: apt-get install strace")
 def test_a_failed_call_leaves_nothing_behind_that_a_plain_re_run_does_not_mend() -> None:
     command = [sys.executable, "-m", "tests.campaigns.faults", "--points", "11"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)

@@ -47,14 +47,17 @@ def write_config(folder: Path, sources: Path, recipe: dict[str, Any], formats: d
     (folder / "recipes/curation.toml").write_text(text, encoding="utf-8")
 
 
-def bring_up_to_date(home: Path, config_folder: Path, crawls: Iterable[str] = ()) -> int:
-    """Crawl, then build whatever is stale or missing; how many partitions were built."""
+def bring_up_to_date(home: Path, config_folder: Path, crawls: Iterable[str] = (), *, globals_too: bool = True) -> int:
+    """Crawl, then build whatever is stale or missing, with or without the global stages; how many partitions were
+    built."""
     store, config = open_store(str(home / "store.git")), load_config(config_folder)
     publisher = Publisher(store, config, home, SilentProgress())
     built = 0
     for key in crawls:
         built += not publish(publisher, CRAWL, key).already_done
     for stage in UP_TO[1:]:
+        if stage.partition is None and not globals_too:
+            continue
         items = walk(read_catalog(store), config).of(stage.name)
         for item in sorted(items, key=lambda item: (item.partition or "").partition("@")[2]):
             # A crawl's delta may become stale with the one before it: publish() looks at each again.

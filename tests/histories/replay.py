@@ -97,7 +97,7 @@ def _live_through(history: History, folder: Path, outcome: Outcome) -> None:
         building.write_config(config, folder / "sites", recipe, SOURCES, workers=1)
         crawls = [f"{source}@202601{number + 1:02d}T000000Z" for source in night.crawl]
         for kill in [*night.kills, 0]:
-            status, built = in_child(_attempt, home, config, crawls, kill, False)
+            status, built = in_child(_attempt, home, config, crawls, kill, False, night.builds)
             outcome.counts["processes"] += 1
             outcome.counts["crashes"] += status == KILLED
             outcome.counts["restarts after a crash"] += status == KILLED
@@ -116,11 +116,11 @@ def _write_sites(folder: Path, contents: dict[str, dict[int, str]], night: Night
             (folder / source / page_name(source, slot)).write_bytes(data)
 
 
-def _attempt(home: Path, config: Path, crawls: list[str], kill: int, backwards: bool) -> int:
+def _attempt(home: Path, config: Path, crawls: list[str], kill: int, backwards: bool, globals_too: bool = True) -> int:
     building.run_in_this_process(backwards=backwards)
     if kill:
         building.kill_at(kill)
-    return building.bring_up_to_date(home, config, crawls)
+    return building.bring_up_to_date(home, config, crawls, globals_too=globals_too)
 
 
 def _compare(history: History, folder: Path, outcome: Outcome) -> None:

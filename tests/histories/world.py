@@ -40,7 +40,7 @@ SENTENCES = {"en": 12, "zh": 12, "fr": 10, "short": 5, "item": 12}
 
 @dataclass
 class Night:
-    """Changes, then crawls of some sources, then everything is brought up to date, perhaps not at the first attempt."""
+    """Changes, then crawls of some sources, then what follows is brought up to date, perhaps not at the first attempt."""
 
     changes: list[tuple[str, int, str | None]] = field(default_factory=list)
     """(source, page, content); None removes the page."""
@@ -50,6 +50,9 @@ class Night:
     crawl: list[str] = field(default_factory=list)
     kills: list[int] = field(default_factory=list)
     """The build is killed at so many file operations, started again, killed again, and so on."""
+    builds: bool = True
+    """Whether the global stages follow. If not, only the crawls and what belongs to each: the next build meets several
+    crawls of a source at once."""
 
 
 @dataclass
@@ -92,28 +95,44 @@ def random_history(seed: int, nights: int = 6) -> History:
     history = History(seed, [Night(changes=first, crawl=list(SOURCES))], draw.choice((1, 2)), draw.random() < 0.1)
     gone: dict[tuple[str, int], str] = {}
     now = {(source, slot): content for source, slot, content in first}
+    before: dict[tuple[str, int], str] = {}
     for _ in range(nights - 1):
-        history.nights.append(random_night(draw, now, gone))
+        history.nights.append(random_night(draw, now, gone, before))
+    history.nights[-1].builds = True
     return history
 
 
-def random_night(draw: random.Random, now: dict[tuple[str, int], str], gone: dict[tuple[str, int], str]) -> Night:
-    """Some changes of some pages; sometimes a recipe change, a failing page or a crash. Updates `now` and `gone`."""
+def random_night(
+    draw: random.Random,
+    now: dict[tuple[str, int], str],
+    gone: dict[tuple[str, int], str],
+    before: dict[tuple[str, int], str],
+) -> Night:
+    """Some changes of some pages; sometimes a recipe change, a failing page, a crash, or no build.
+
+    Updates `now`, `gone` and `before`, the content that a page had before its last edit.
+    """
     sources = list(SOURCES)
     night = Night(crawl=[source for source in sources if draw.random() < 0.7])
     for _ in range(draw.randrange(6)):
         page = (draw.choice(sources), draw.randrange(1, SLOTS))
         content = random_content(draw)
-        if gone and draw.random() < 0.3:  # a page comes back, more often as it was
+        if before and draw.random() < 0.2:  # A, B, A
+            page = draw.choice(sorted(before))
+            content = before.pop(page)
+        elif gone and draw.random() < 0.3:  # a page comes back, more often as it was
             page = draw.choice(sorted(gone))
             content = gone.pop(page) if draw.random() < 0.6 else content
         elif page in now and draw.random() < 0.5:
             gone[page] = now.pop(page)
             night.changes.append((*page, None))
             continue
+        if page in now:
+            before[page] = now[page]
         now[page] = content
         gone.pop(page, None)
         night.changes.append((*page, content))
+    night.builds = draw.random() < 0.6
     if draw.random() < 0.3:
         night.fails.append((draw.choice(sources), draw.randrange(1, SLOTS)))
     if draw.random() < 0.25:
@@ -194,6 +213,7 @@ def contains(history: History) -> Counter[str]:
                 continue
             if page in now:
                 found["edits"] += now[page] != content
+                found["edits back to an earlier content"] += now[page] != content and content in ever[page]
             elif page in ever:
                 found["re-adds, same content" if content in ever[page] else "re-adds, other content"] += 1
             else:
@@ -203,4 +223,5 @@ def contains(history: History) -> Counter[str]:
         found["pages failing for a night"] += sum(tuple(page) in now for page in night.fails)
         found["recipe changes"] += len(night.recipe)
         found["crawls"] += len(night.crawl)
+        found["nights without a build"] += not night.builds
     return found

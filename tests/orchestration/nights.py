@@ -3,19 +3,67 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.driver import Options
 from orchestration.runner import run_to_date
+from orchestration.stages import STAGES
 from orchestration.status import Status, walk
 from orchestration.workplace import Workplace, open_workplace
 from tests.end_to_end.harness import CONFIG
 from tests.histories.building import write_config
 from tests.histories.world import render
+
+
+@dataclass
+class Tick:
+    """What one evaluation asked for."""
+
+    requests: list[Any]
+    skipped: str | None
+    job: str
+    workplace: Workplace
+    errors: list[str] = field(default_factory=list)
+    """Of the runs that failed, after `execute`."""
+
+    @property
+    def asked(self) -> list[tuple[str, str | None, list[str]]]:
+        """(job, partition, assets in graph order) of each request."""
+        found = []
+        for request in self.requests:
+            names = {key.path[-1] for key in request.asset_selection or ()}
+            found.append(
+                (request.job_name or self.job, request.partition_key, [s.name for s in STAGES if s.name in names])
+            )
+        return found
+
+    def execute(self) -> list[bool]:
+        """Run what was asked for; whether each run succeeded."""
+        from orchestration.definitions import defs
+
+        ended = []
+        self.errors = []
+        for request in self.requests:
+            result = defs.resolve_job_def(request.job_name or self.job).execute_in_process(
+                instance=self.workplace.instance,
+                partition_key=request.partition_key,
+                asset_selection=request.asset_selection,
+                tags=request.tags,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+                raise_on_error=False,
+            )
+            ended.append(result.success)
+            self.errors += [
+                str(e.step_failure_data.error_display_string) for e in result.all_events if e.is_step_failure
+            ]
+        return ended
 
 
 @dataclass
@@ -31,12 +79,25 @@ class Nights:
         found = cls(folder, sources)
         write_config(folder / "config", folder / "sites", {}, dict.fromkeys(sources, "text"), 1)
         (folder / "config/models").mkdir()
+        sources_file = folder / "config/sources.toml"
+        scheduled = sources_file.read_text().replace("licence =", 'schedule = "0 3 * * *"\nlicence =')
+        sources_file.write_text(scheduled)
         for name in ("recipes/tiny.toml", "models/tiny.toml"):
             shutil.copy(CONFIG / name, folder / "config" / name)
         for number, source in enumerate(sources):
             for page in range(pages):
                 found.write(source, page, f"en {10 * number + page}")
         (folder / "state").mkdir()
+        found.enter(monkeypatch)
+        return found
+
+    def copy(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
+        """The same sources, state and configuration in another folder, as the home of this process."""
+        for place in ("state", "config", "sites"):
+            shutil.copytree(self.folder / place, folder / place, symlinks=True)
+        sources = folder / "config/sources.toml"
+        sources.write_text(sources.read_text().replace(str(self.folder), str(folder)))
+        found = Nights(folder, self.sources)
         found.enter(monkeypatch)
         return found
 
@@ -71,6 +132,27 @@ class Nights:
         """`headwater run --no-train`."""
         options = Options("tiny", recrawl=recrawl, train=False, at=at, abandon=abandon)
         run_to_date(self.workplace, options, as_json=True)
+
+    def tick(self, name: str, at: datetime | None = None) -> Tick:
+        """Evaluate a sensor or schedule as Dagster's daemon does, and run what it asks for."""
+        from orchestration.definitions import build_jobs, defs
+        from orchestration.schedules import build_schedules
+
+        workplace = self.workplace
+        repository = defs.get_repository_def()
+        if at:
+            schedule = next(each for each in build_schedules(build_jobs()) if each.name == name)
+            context = dg.build_schedule_context(
+                instance=workplace.instance, scheduled_execution_time=at, repository_def=repository
+            )
+            data, job = schedule.evaluate_tick(context), schedule.job_name
+        else:
+            sensor = repository.get_sensor_def(name)
+            with dg.SensorEvaluationContext(
+                workplace.instance.get_ref(), None, None, None, None, repository.name, repository, sensor_name=name
+            ) as context:
+                data, job = sensor.evaluate_tick(context), ""
+        return Tick(list(data.run_requests or []), data.skip_message, job, workplace)
 
     def catalog(self) -> Catalog:
         """What is published."""

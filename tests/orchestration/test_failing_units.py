@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,7 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Nights:
 @pytest.fixture
 def built(built_once: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     """A copy of one's own; the sources lie where they lay."""
-    for place in ("state", "config"):
-        shutil.copytree(built_once.folder / place, tmp_path / place, symlinks=True)
-    shutil.copytree(built_once.folder / "sites", tmp_path / "sites")
-    copy = Nights(tmp_path, built_once.sources)
-    sources = tmp_path / "config/sources.toml"
-    sources.write_text(sources.read_text().replace(str(built_once.folder), str(tmp_path)))
-    copy.enter(monkeypatch)
-    return copy
+    return built_once.copy(tmp_path, monkeypatch)
 
 
 def test_a_dead_source_listed_first_stops_no_other(nights: Nights) -> None:

@@ -43,6 +43,19 @@ def test_the_source_stands_in_the_configuration(home: Home) -> None:
     assert "has a source 'notes' already" in again.stderr
 
 
+def test_a_source_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
+    home = Home.create(tmp_path / "home", 1)
+    sources = home.config / "sources.toml"
+    sources.write_text(sources.read_text().replace("delay_s = 0", "delay_s = 0\nretries = 0"))
+    failed = home.headwater("import", "site", "code", "--at", "20260101T000000Z", expect=1)
+    assert failed.stderr.count("error:") == 1
+    assert "source 'site'" in failed.stderr
+    assert "code@20260101T000000Z: " in failed.stdout
+    assert home.states()["raw_crawl[code@20260101T000000Z]"] == "fresh"
+    refused = home.headwater("run", "--recipe", "tiny", "--abandon", "code@20260101T000000Z", expect=1)
+    assert "is published" in refused.stderr
+
+
 def test_rows_come_out(home: Home, tmp_path: Path) -> None:
     done = home.json("export", "raw_crawl@notes@20260102T000000Z", str(tmp_path / "c.jsonl.zst"))
     assert (done["rows"], done["table"]) == (3, "captures")

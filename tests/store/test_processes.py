@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.store import git_refs
+from orchestration.store import git_ref_files, git_refs
 from orchestration.store.contract import LostRaceError, VersionedStore
 from tests.store.conftest import BACKENDS, Backend, tree
 
@@ -195,8 +195,25 @@ def test_a_ref_lock_left_by_a_killed_process_is_cleared(tmp_path: Path, monkeypa
     store = backend.open()
     lock = tmp_path / "store.git" / "refs" / "heads" / "main.lock"
     lock.write_text("")
-    monkeypatch.setattr(git_refs, "STALE_LOCK_S", 0.2)
+    monkeypatch.setattr(git_ref_files, "STALE_LOCK_S", 0.2)
     started = time.monotonic()
     store.commit("main", {"a": b"1"}, message="x")
     assert 0.1 < time.monotonic() - started < 5
     assert not lock.exists()
+
+
+def test_a_lock_dated_in_the_future_is_cleared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = BACKENDS["git"](tmp_path).open()
+    store.create_branch("gone")
+    monkeypatch.setattr(git_ref_files, "STALE_LOCK_S", 0.2)
+    for name, action in (
+        ("main", lambda: store.commit("main", {"a": b"1"}, message="x")),
+        ("gone", lambda: store.delete_branch("gone")),
+    ):
+        lock = tmp_path / "store.git" / "refs" / "heads" / f"{name}.lock"
+        lock.write_text("")
+        os.utime(lock, (time.time() + 86_400, time.time() + 86_400))
+        started = time.monotonic()
+        action()
+        assert 0.1 < time.monotonic() - started < 5
+        assert not lock.exists()
