@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from assets.build import BuildError
 from assets.json_text import exact_json
+from assets.machine_faults import raise_machine_fault
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.zst")
 _SHOWN_CHARACTERS = 60
@@ -97,6 +98,7 @@ def read_lines(path: Path) -> Iterator[Line]:
     except orjson.JSONDecodeError as error:
         raise BuildError(f"{path} line {number}: not valid JSON: {error}") from None
     except OSError as error:
+        raise_machine_fault(error)
         raise BuildError(f"{path} after line {number}: cannot be read: {error}") from None
 
 

@@ -31,6 +31,7 @@ from assets.dedup.recipe import DedupRecipe
 from assets.dedup.signatures import SignatureReader, SignatureRecipe, signature_batches
 from assets.delta_table import Changes
 from assets.json_text import exact_json
+from assets.machine_faults import raise_machine_fault
 from assets.schemas import DUPLICATE_PAIRS, DUPLICATES, SIGNATURES
 from assets.tables import write_table
 
@@ -114,6 +115,7 @@ def _leaving(remove: Path | None, ids: pa.ChunkedArray, live: pa.ChunkedArray) -
     try:
         lines = remove.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        raise_machine_fault(error)
         raise BuildError(f"{remove} cannot be read as a list of ids, one per line: {error}") from error
     listed = {line: number for number, line in enumerate(lines, 1) if line}
     known = pc.is_in(pa.array(listed, type=pa.string()), value_set=live).to_pylist()
@@ -145,6 +147,7 @@ class _Kept:
             tables = [pq.read_table(folder / found[name]) for name in ("decisions", "pairs")]
             files, made_with = tuple(found["files"]), found["signatures"]
         except (OSError, ValueError, KeyError) as error:
+            raise_machine_fault(error)
             raise BuildError(
                 f"{path} does not describe a dedup state ({error!r}); start with an empty folder"
             ) from error

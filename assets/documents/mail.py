@@ -10,6 +10,7 @@ from typing import Any
 
 from assets.documents.charset import decode
 from assets.documents.formats import UnreadableError, decoded_html
+from assets.machine_faults import raise_machine_fault
 
 REPLY_LANGUAGES = ["en", "zh", "de", "fr", "es", "it", "ja", "ko", "nl", "pl"]
 """Whose "On ... wrote:" lines mail-parser-reply looks for."""
@@ -43,6 +44,7 @@ def parse_mail(payload: bytes) -> EmailMessage:
     try:
         message: Any = message_from_bytes(payload, policy=default)
     except Exception as error:  # the parser promises none; its header classes raise some
+        raise_machine_fault(error)
         raise UnreadableError("broken_message", f"{type(error).__name__}: {error}"[:300]) from None
     if not message.keys():
         raise UnreadableError("broken_message", "no header: this is no mail message")
@@ -53,7 +55,8 @@ def header(message: Message, name: str) -> str:
     """One header as text; empty when it is absent or cannot be decoded."""
     try:
         return " ".join(str(message.get(name, "")).split())
-    except Exception:  # the header classes of the standard library raise many on malformed ones
+    except Exception as error:  # the header classes of the standard library raise many on malformed ones
+        raise_machine_fault(error)
         return ""
 
 
@@ -62,6 +65,7 @@ def part_bytes(part: Message) -> bytes:
     try:
         content = part.get_payload(decode=True)
     except Exception as error:
+        raise_machine_fault(error)
         raise UnreadableError("broken_message", f"transfer encoding: {error}"[:300]) from None
     return content if isinstance(content, bytes) else b""
 
@@ -69,7 +73,8 @@ def part_bytes(part: Message) -> bytes:
 def _body(message: EmailMessage) -> Any:
     try:
         found = message.get_body(preferencelist=("plain", "html"))
-    except Exception:  # malformed multiparts
+    except Exception as error:  # malformed multiparts
+        raise_machine_fault(error)
         found = None
     if found is not None:
         return found

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
 from assets.json_text import exact_json
+from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import DatasetSource
 from assets.sources.dataset_rows import CONTENT_TYPES, row_record
 from assets.sources.decompression import InputError, plain_name
@@ -195,6 +196,7 @@ def _parquet(source: DatasetSource, name: str, inputs: Inputs, item: Input) -> I
         try:
             file = pq.ParquetFile(stream)
         except (pa.ArrowException, OSError) as error:
+            raise_machine_fault(error)
             raise InputError("input_damaged", f"not a whole Parquet file: {_short(error)}") from None
         columns = _needed(source)
         missing = sorted(columns - set(file.schema_arrow.names))
@@ -210,6 +212,7 @@ def _parquet(source: DatasetSource, name: str, inputs: Inputs, item: Input) -> I
                         number += 1
                         yield row_record(row, f"{item.name}#group-{group}-row-{number}", name, source)
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise_machine_fault(error)
                 where = f"{item.name}#group-{group}"
                 detail = f"{where}: unreadable after {number} rows: {_short(error)}"
                 yield Record(bulk_url("dataset", name, where), drop_reason="input_damaged", detail=detail)

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from assets.documents.formats import UnreadableError
 from assets.documents.mail import header, parse_mail, part_bytes
+from assets.machine_faults import raise_machine_fault
 from assets.sources.records import Record, bulk_url
 
 _LINE_BYTES = 1 << 16
@@ -91,6 +92,7 @@ def _attachments(
     try:
         parts = list(message.iter_attachments())
     except Exception as error:  # malformed multiparts
+        raise_machine_fault(error)
         detail = f"{place}: attachments: {type(error).__name__}: {error}"[:300]
         yield Record(f"{url}/attachments", drop_reason="broken_message", detail=detail)
         return
