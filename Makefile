@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-goodput campaign-resume campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -25,8 +25,11 @@ demo: $(INSTALLED) ## the whole graph on a small real corpus: crawl to an evalua
 ui: $(INSTALLED) ## the graph in the browser
 	@$(BIN)/headwater ui
 
-test: $(INSTALLED) ## all tests
-	@$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+test: $(INSTALLED) ## all tests but those that take minutes each
+	@$(BIN)/pytest -m 'not slow' -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+
+test-slow: $(INSTALLED) ## the others: whole builds that are killed, disturbed, repeated
+	@$(BIN)/pytest -m slow -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph, figures in the docs
 	@$(BIN)/ruff check
@@ -71,6 +74,9 @@ campaign-store: $(INSTALLED) ## fail every system call of the Git store and ever
 
 campaign-s3: $(INSTALLED) ## the store's contract tests with its bytes on a real S3 server (Ceph; needs root and its packages)
 	@$(BIN)/python -m tests.campaigns.s3
+
+campaign-machine-faults: $(INSTALLED) ## fail reads and memory, kill or stop children of a build with a delta (needs strace)
+	@$(BIN)/python -m tests.campaigns.machine_faults
 
 campaign-faults: $(INSTALLED) ## fail the n-th fsync, rename, write and connection of a re-crawl and its build (needs strace)
 	@$(BIN)/python -m tests.campaigns.faults

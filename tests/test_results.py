@@ -22,6 +22,7 @@ from tests.end_to_end.harness import REPOSITORY
 WRITERS = {path.stem: f"benchmarks.{path.stem}" for path in (REPOSITORY / "benchmarks").glob("bench_*.py")}
 WRITERS["many_segments"] = WRITERS.pop("bench_many_segments")
 WRITERS |= {name: f"tests.campaigns.{name}" for name in ("executors", "faults", "goodput", "histories", "incidents")}
+WRITERS |= {"machine_faults": "tests.campaigns.machine_faults"}
 WRITERS |= {name: f"tests.campaigns.{name}" for name in ("kills", "layouts", "memory", "resume", "store_faults")}
 WRITERS |= {"sources": "tests.campaigns.source_kinds", "bad_input": "tests.campaigns.bad_pages"}
 WRITERS |= {"store_s3": "tests.campaigns.s3"}

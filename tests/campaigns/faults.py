@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -108,19 +108,17 @@ def bench(folder: Path) -> Iterator[Bench]:
     site, files = folder / "www", folder / "sites" / "beta"
     site.mkdir()
     files.mkdir(parents=True)
-    with _served(site) as port:
-        _write_site(site, {number: f"a{number}" for number in range(8)})
+    with served(site) as port:
+        write_site(site, {number: f"a{number}" for number in range(8)})
         for slot in range(8):
             (files / page_name("beta", slot)).write_bytes(render(f"en {slot}" if slot % 2 else f"zh {slot}", "text"))
         found = Bench(folder, {})
         building.write_config(found.config, folder / "sites", {}, FORMATS, workers=1)
-        web = ["[site]", 'kind = "web"', 'licence = "CC0-1.0"', 'domain = "documentation"', 'format = "html"']
-        web += [f'start_urls = ["http://127.0.0.1:{port}/index.html"]', RETRIED]
         with (found.config / "sources.toml").open("a") as file:
-            file.write("\n".join(web))
+            file.write(web_source(port))
         found.base.mkdir()
         replay.in_child(_build, found.base, found.config, FIRST)
-        _write_site(site, {0: "a0", 1: "changed", 2: "a2", 3: "a3", 4: "a4", 6: "a6", 7: "a7", 9: "new"})
+        write_site(site, {0: "a0", 1: "changed", 2: "a2", 3: "a3", 4: "a4", 6: "a6", 7: "a7", 9: "new"})
         (files / page_name("beta", 3)).write_bytes(render("en 3 light 1", "text"))
         (files / page_name("beta", 4)).unlink()
         (files / page_name("beta", 9)).write_bytes(render("zh 8", "text"))
@@ -137,8 +135,14 @@ def crawls_of(kind: str) -> list[str]:
     return SITE if kind in CRAWLER else FOLDER
 
 
+def web_source(port: int) -> str:
+    """The site's lines of sources.toml."""
+    web = ["[site]", 'kind = "web"', 'licence = "CC0-1.0"', 'domain = "documentation"', 'format = "html"']
+    return "\n".join([*web, f'start_urls = ["http://127.0.0.1:{port}/index.html"]', RETRIED])
+
+
 @contextlib.contextmanager
-def _served(site: Path) -> Iterator[int]:
+def served(site: Path) -> Iterator[int]:
     """The folder on localhost, by a process of its own: the caller must not have threads."""
     command = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(site)]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -152,7 +156,7 @@ def _served(site: Path) -> Iterator[int]:
         server.wait()
 
 
-def _write_site(site: Path, pages: dict[int, str]) -> None:
+def write_site(site: Path, pages: dict[int, str]) -> None:
     """Pages and a front page that links them; unchanged ones keep their modification time."""
     links = [f"/page-{number}.html" for number in pages]
     wanted = {f"page-{number}.html": page("en", key) for number, key in pages.items()}
@@ -172,6 +176,11 @@ def _build(home: Path, config: Path, crawls: list[str]) -> int:
 
 def disturbed(found: Bench, home: Path, crawls: list[str], strace: list[str], trace: Path) -> str:
     """Build these crawls in a child with strace attached; how it ended."""
+    return traced(lambda: _build(home, found.config, crawls), home, strace, trace)
+
+
+def traced(build: Callable[[], object], home: Path, strace: list[str], trace: Path) -> str:
+    """Run a build in a child with strace attached; how it ended."""
     gate_out, gate_in = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -183,7 +192,7 @@ def disturbed(found: Bench, home: Path, crawls: list[str], strace: list[str], tr
             from assets.child_process import end_forks_with_parent
 
             end_forks_with_parent()
-            _build(home, found.config, crawls)
+            build()
             status = 0
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -266,7 +275,7 @@ def count_calls(found: Bench) -> dict[str, int]:
         outcome = disturbed(found, home, crawls, ["-e", f"trace={','.join(every)}"], trace)
         if outcome != "finished":
             raise RuntimeError(f"the undisturbed build under strace ended as {outcome}")
-        met = [m.groups() for m in map(_CALL.match, trace.read_text(errors="replace").splitlines()) if m]
+        met = calls_in(trace)
         builder = Counter(pid for pid, name in met if name == "fsync").most_common(1)[0][0]
         for kind, (calls, _) in CALLS.items():
             if crawls_of(kind) == crawls:
@@ -274,6 +283,11 @@ def count_calls(found: Bench) -> dict[str, int]:
                 mine = [pid for pid, name in met if name in calls and (kind != "crawler write" or pid != builder)]
                 most[kind] = max(Counter(mine).values(), default=0)
     return most
+
+
+def calls_in(trace: Path) -> list[tuple[str, ...]]:
+    """(process, system call) of each line of strace's output."""
+    return [m.groups() for m in map(_CALL.match, trace.read_text(errors="replace").splitlines()) if m]
 
 
 def spread(calls: dict[str, int], points: int) -> list[Point]:

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.run_request import InstigatorType
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, ScheduleInstigatorData
-from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 from typer.testing import CliRunner
 
 from orchestration import alert_sensor
@@ -323,7 +323,7 @@ def test_runs_that_fail_are_told_once_and_others_never(world: World, web: Inbox,
     assert tell_what_is_new(world.instance) == 0
     failed = world.run(fails="yes")
     blocked = world.run("site@20260101T030000Z", blocked="yes")
-    world.run(fails="yes", **{WILL_RETRY_TAG: "true"})
+    world.run(fails="yes", **{RETRY_ON_ASSET_OR_OP_FAILURE_TAG: "true"})  # Dagster starts it again itself
     assert tell_what_is_new(world.instance) == 4
     assert tell_what_is_new(world.instance) == 0
     assert {m["key"]: m["kind"] for m in web.messages} == {
