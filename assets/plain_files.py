@@ -17,6 +17,8 @@ import orjson
 import pyarrow as pa
 
 from assets.build import BuildError
+from assets.json_text import exact_json
+from assets.machine_faults import raise_machine_fault
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.bz2", ".jsonl.zst")
 _SHOWN_CHARACTERS = 60
@@ -89,13 +91,14 @@ def read_lines(path: Path) -> Iterator[Line]:
             for number, line in enumerate(stream, 1):
                 if not line.strip():
                     continue
-                row = orjson.loads(line)
+                row = exact_json(line)
                 if not isinstance(row, dict):
                     raise BuildError(f"{path} line {number}: must be a JSON object, it is {line[:60]!r}")
                 yield Line(path, number, row)
     except orjson.JSONDecodeError as error:
         raise BuildError(f"{path} line {number}: not valid JSON: {error}") from None
     except OSError as error:
+        raise_machine_fault(error)
         raise BuildError(f"{path} after line {number}: cannot be read: {error}") from None
 
 

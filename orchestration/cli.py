@@ -17,7 +17,7 @@ import typer
 from orchestration.cli_data import add_data_commands
 from orchestration.cli_layout import add_layout_command
 from orchestration.cli_stage import stage_commands
-from orchestration.cli_store import store_commands
+from orchestration.cli_store import add_repair_command, store_commands
 from orchestration.cli_ui import add_ui_command
 from orchestration.offline import apply_offline_defaults
 
@@ -241,7 +241,7 @@ def verify(
     json: Json = False,
 ) -> None:
     """Read refs, commits and objects of the store. Exit code 3 when one is missing or altered."""
-    from orchestration import render
+    from orchestration import render_store
     from orchestration.run_tags import untagged_runs_damage
     from orchestration.store import verify_store
     from orchestration.workplace import open_workplace
@@ -255,7 +255,7 @@ def verify(
     workplace = open_workplace()
     report = verify_store(workplace.store_place, ref, fraction, seed)
     report.damage += untagged_runs_damage(workplace.store_place)
-    render.verification(report, as_json=json)
+    render_store.verification(report, as_json=json)
     if report.damage:
         raise typer.Exit(EXIT_FINDINGS)
 
@@ -376,6 +376,7 @@ def compact(
 add_data_commands(app, expected_errors)
 add_layout_command(app, expected_errors)
 add_ui_command(app, expected_errors)
+add_repair_command(app, expected_errors)
 app.add_typer(stage_commands(expected_errors), name="stage", help="One stage of the graph on plain files.")
 app.add_typer(store_commands(expected_errors), name="store", help="A store as a whole: copy it to another place.")
 

@@ -1,8 +1,9 @@
-"""`headwater store ...`: what concerns a store as a whole."""
+"""`headwater store ...` and `headwater repair`: what concerns a store as a whole."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,6 +20,47 @@ def store_commands(expected_errors: Callable[[Callable[..., None]], Callable[...
     return commands
 
 
+def add_repair_command(app: typer.Typer, expected_errors: Callable[[Callable[..., None]], Callable[..., None]]) -> None:
+    """`headwater repair`, under the error handling of the main command."""
+    app.command("repair")(expected_errors(repair))
+
+
+def repair(
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", help="A clone of the store (with git-lfs), a mirror, or a backup of its folder."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Mend the store: refs, Git objects and contents that are lost or damaged. Exit code 3 when some stay so.
+
+    Without --from, what can be told from the store itself. Only bytes with the right digest are taken.
+    """
+    import json as encoder
+    from dataclasses import asdict
+
+    from orchestration import render_store
+    from orchestration.publish import STAGED
+    from orchestration.run_tags import restore_run_tags
+    from orchestration.store import open_store
+    from orchestration.store.contract import StoreError, VerifyReport
+    from orchestration.store.git_repair import repair as mend
+    from orchestration.workplace import open_workplace
+
+    place = open_workplace().store_place
+    if "://" in place:
+        raise StoreError(f"{place} keeps its refs on a server, which has its own backups; repair mends a local store")
+    report = mend(Path(place.removeprefix("git:")), source, STAGED)
+    if all(damage.kind == "content" for damage in report.left):
+        report.done += restore_run_tags(open_store(place))
+    if json:
+        print(encoder.dumps(asdict(report)))
+    else:
+        render_store.repaired(report.done, VerifyReport(damage=report.left))
+    if report.left:
+        raise typer.Exit(3)
+
+
 def whole_stores() -> None:
     """Copy a store to another place or another kind of store."""
 
@@ -29,7 +71,6 @@ def copy(source: Place, target: Place, json: Json = False) -> None:
     Interrupted or repeated, it continues with what is missing.
     """
     from dataclasses import asdict
-    from pathlib import Path
 
     from orchestration.store import open_store
     from orchestration.store.contract import StoreError

@@ -13,6 +13,7 @@ from typing import Any
 from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.config import ConfigError
+from orchestration.dagster_peek import no_run_is_under_way
 from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.failures import Failure, told
 from orchestration.partitions import check_stamp, new_key, newest_keys, split_key
@@ -112,15 +113,15 @@ class Driver:
 
         An unfinished one of a source that has a crawl is tried once more after it failed, then only when asked.
         """
-        catalog, instance = self._look()[0], self.workplace.instance
+        catalog, workplace = self._look()[0], self.workplace
         have = {split_key(key)[0] for key in catalog.partitions(CRAWL)}
-        unfinished = unfinished_crawls(instance, catalog)
+        unfinished = unfinished_crawls(registered(workplace, "crawl"), catalog)
         due, self.held_back = [], []
-        for source in self.workplace.config.sources:
+        for source in workplace.config.sources:
             key = unfinished.get(source)
             if source not in have or source in self.options.recrawl:
                 due.append(key or new_key(source, self.options.at))
-            elif key and failures(instance, key) < TRIES:
+            elif key and failures(workplace.instance, key) < TRIES:
                 due.append(key)
             elif key:
                 self.held_back.append(key)
@@ -129,7 +130,7 @@ class Driver:
     def due_run(self) -> str:
         """The run to work on: the newest of the recipe, or a new one when its recipe changed."""
         catalog, _ = self._look()
-        known = sorted(set(catalog.partitions(PLANNER)) | set(registered(self.workplace.instance, "run")))
+        known = sorted(set(catalog.partitions(PLANNER)) | set(registered(self.workplace, "run")))
         newest = newest_keys(known).get(self.options.recipe)
         if newest is None or (self.options.new_run and catalog.get("release_card", newest)):
             return new_key(self.options.recipe, self.options.at)
@@ -232,7 +233,8 @@ class Driver:
                     f"another `headwater run` works on {self.workplace.home}. Wait for it or end it; "
                     "set HEADWATER_HOME to work on another store."
                 ) from None
-            reap_dead_runs(self.workplace.instance)
+            if not no_run_is_under_way(self.workplace):
+                reap_dead_runs(self.workplace.instance)
             yield
 
     # --- looking

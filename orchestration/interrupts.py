@@ -16,12 +16,10 @@ def interrupts_are_never_lost() -> Iterator[None]:
 
     Database drivers clean up in such callbacks all the time, so a build of many small transactions meets it.
     """
-    from dagster import DagsterExecutionInterruptedError
-
     previous, main = sys.unraisablehook, threading.main_thread()
 
     def hook(unraisable: Any) -> None:
-        if issubclass(unraisable.exc_type, (KeyboardInterrupt, DagsterExecutionInterruptedError)):
+        if issubclass(unraisable.exc_type, KeyboardInterrupt) or _is_dagsters(unraisable.exc_type):
             again = threading.Timer(0.05, signal.pthread_kill, (main.ident, signal.SIGINT))  # after the callback ends
             again.daemon = True
             again.start()
@@ -33,3 +31,9 @@ def interrupts_are_never_lost() -> Iterator[None]:
         yield
     finally:
         sys.unraisablehook = previous
+
+
+def _is_dagsters(kind: type[BaseException]) -> bool:
+    """Whether Dagster raised it for an interrupt; a command that never met Dagster does not import it for this."""
+    dagster: Any = sys.modules.get("dagster")
+    return dagster is not None and issubclass(kind, dagster.DagsterExecutionInterruptedError)

@@ -14,7 +14,7 @@ from orchestration.compaction import Packed
 from orchestration.retention import DroppedStates
 from orchestration.run_history import TrimmedHistory
 from orchestration.stages import BY_NAME, STAGES
-from orchestration.store.contract import Change, CommitInfo, GarbageReport, VerifyReport
+from orchestration.store.contract import Change, CommitInfo, GarbageReport
 from orchestration.takedown import Takedown
 from orchestration.terminal import console as console
 from orchestration.terminal import emit as emit
@@ -117,33 +117,6 @@ def findings(rows: Sequence[Any], *, as_json: bool) -> None:
         mark = "[green]✓[/]" if row.ok else ("[red]✗[/]" if row.severity == "error" else "[yellow]![/]")
         grid.add_row(mark, row.name, quoted(row.found), "" if row.ok else quoted(row.remedy))
     console().print(grid)
-
-
-def verification(report: VerifyReport, *, as_json: bool) -> None:
-    """Objects checked and damage found."""
-    if as_json:
-        emit(asdict(report))
-        return
-    from orchestration.catalog import mend_damaged, partition_of
-    from orchestration.store.contract import REPAIR
-
-    out = console()
-    for damage in report.damage:
-        out.print(f"[red]{quoted(damage.problem)}[/] {damage.kind} {quoted(damage.sha256)}")
-        for path in damage.paths:
-            partition = partition_of(path)
-            out.print(f"  {quoted(path)}{quoted(f' of {partition}') if partition else ''}")
-        if damage.commits:
-            more = f" and {len(damage.commits) - 8} more" if len(damage.commits) > 8 else ""
-            out.print(f"  in commits {', '.join(c[:12] for c in damage.commits[:8])}{more}")
-    purged = f", {report.purged_objects} purged by takedown" if report.purged_objects else ""
-    verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
-    out.print(f"{report.objects_checked:,} objects, {size(report.bytes_checked)}{purged}: {verdict}")
-    contents = [damage for damage in report.damage if damage.kind == "content"]
-    if contents:
-        out.print(mend_damaged(path.split("/")[1] for damage in contents for path in damage.paths if "/" in path))
-    if len(contents) < len(report.damage):
-        out.print(f"{REPAIR} mends what is not a content; without --from, what can be told from the store itself.")
 
 
 def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:

@@ -10,11 +10,10 @@ import dagster as dg
 from orchestration.catalog import read_catalog
 from orchestration.config import ConfigError, load_config
 from orchestration.in_progress import JOBS, Running, making, of_source, unfinished_runs
-from orchestration.partitions import new_key, newest_keys, split_key
+from orchestration.partitions import is_key, new_key, newest_keys, split_key
 from orchestration.reaper import reap_dead_runs
 from orchestration.retries import ASKED_TAG
 from orchestration.status import PLANNER, walk
-from orchestration.unfinished import registered
 from orchestration.workplace import open_workplace
 
 RETRAIN_SHARE = 0.05
@@ -74,7 +73,8 @@ def _retrain(jobs: dict[str, Any], recipe: str) -> dg.ScheduleDefinition:
             yield dg.SkipReason(f"{before.label} is under way: the run waits for its end")
             return
         stamp = context.scheduled_execution_time.strftime("%Y%m%dT%H%M%SZ")
-        newest = newest_keys(registered(context.instance, "run")).get(recipe)
+        started = [key for key in context.instance.get_dynamic_partitions("run") if is_key(key)]
+        newest = newest_keys(started).get(recipe)
         if newest and split_key(newest)[1][:8] == stamp[:8]:
             yield dg.SkipReason(f"{newest} was started today")
             return

@@ -15,7 +15,7 @@ import dagster as dg
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.identity import digest_of
 from orchestration.in_progress import JOBS, PARTITION_TAG, Running, making, publishing_crawl, unfinished_runs
-from orchestration.partitions import split_key
+from orchestration.partitions import is_key, split_key
 from orchestration.readiness import ready
 from orchestration.reaper import reap_dead_runs
 from orchestration.retries import ASKED_TAG, tries
@@ -155,10 +155,13 @@ class View:
                 found.setdefault(item.partition, []).append(item)
         return dict(sorted(found.items(), key=lambda each: split_key(each[0])[1]))
 
+    def _started(self) -> list[str]:
+        return [key for key in self.instance.get_dynamic_partitions("crawl") if is_key(key)]
+
     def _failed_crawls(self) -> dict[str, list[Item]]:
         """Crawl that was tried and published nothing -> everything of it."""
         found = {}
-        for key in unfinished_crawls(self.instance, self.catalog).values():
+        for key in unfinished_crawls(self._started(), self.catalog).values():
             if tries(self.instance, {PARTITION_TAG: key}).failed:
                 causes = ("the crawl failed before",)
                 found[key] = [Item(name, key, "missing", causes) for name in JOBS["crawl_job"]]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import Catalog, read_catalog
+from orchestration.dagster_peek import partitions
 from orchestration.partitions import PartitionError, is_key, split_key
 from orchestration.reaper import CUT_SHORT_TAG
 from orchestration.stages import STAGES
@@ -29,18 +30,18 @@ TRIES = 2
 KINDS = ("crawl", "run")
 
 
-def registered(instance: DagsterInstance, kind: str) -> list[str]:
+def registered(workplace: Workplace, kind: str) -> list[str]:
     """Partitions that were started, here or in the UI, where anything can be typed: what is no key is left out."""
-    return [key for key in instance.get_dynamic_partitions(kind) if is_key(key)]
+    return [key for key in partitions(workplace, kind) if is_key(key)]
 
 
-def unfinished_crawls(instance: DagsterInstance, catalog: Catalog) -> dict[str, str]:
+def unfinished_crawls(started: Iterable[str], catalog: Catalog) -> dict[str, str]:
     """Source -> its newest crawl that was started and not published; none where a newer one is published."""
     newest: dict[str, str] = {}
     for key in catalog.partitions(CRAWL):
         newest[split_key(key)[0]] = key
     found: dict[str, str] = {}
-    for key in sorted(registered(instance, "crawl")):
+    for key in sorted(started):
         source = split_key(key)[0]
         if key > newest.get(source, ""):
             found[source] = key
@@ -55,18 +56,13 @@ def failures(instance: DagsterInstance, key: str) -> int:
     return sum(CUT_SHORT_TAG not in run.tags for run in runs)
 
 
-def gave_up(instance: DagsterInstance, catalog: Catalog) -> list[str]:
-    """Unfinished crawls that are not tried again unless a person asks, because they failed often enough."""
-    have = {split_key(key)[0] for key in catalog.partitions(CRAWL)}
-    waiting = unfinished_crawls(instance, catalog)
-    return [key for source, key in sorted(waiting.items()) if source in have and failures(instance, key) >= TRIES]
-
-
 def abandon(workplace: Workplace, keys: Sequence[str]) -> None:
     """Forget partitions that were started and never published, with what was staged of them.
 
     Raises PartitionError for what is unknown or published, AlreadyRunningError for what is being built.
     """
+    if not keys:
+        return
     from dagster import DagsterRunStatus, RunsFilter
 
     instance, catalog = workplace.instance, read_catalog(workplace.store)

@@ -32,6 +32,14 @@ def test_plain_and_compressed_files_give_the_same_lines(tmp_path: Path, name: st
     assert [(line.number, line.row["id"], line.text("text")) for line in lines] == [(1, "a", "one"), (3, "b", "二")]
 
 
+def test_an_integer_of_any_length_stays_what_it_is(tmp_path: Path) -> None:
+    number = 123456789012345678901234567890
+    (tmp_path / "x.jsonl").write_bytes(b'{"id": %d, "score": 1.5}\n{"id": [%d], "note": "%d"}\n' % ((number,) * 3))
+    first, second = (line.row for line in read_lines(tmp_path / "x.jsonl"))
+    assert (first, second) == ({"id": number, "score": 1.5}, {"id": [number], "note": str(number)})
+    assert Ids().new(first["id"], "line 1") == str(number)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -30,6 +30,8 @@ from assets.dedup.incremental import update_clusters
 from assets.dedup.recipe import DedupRecipe
 from assets.dedup.signatures import SignatureReader, SignatureRecipe, signature_batches
 from assets.delta_table import Changes
+from assets.json_text import exact_json
+from assets.machine_faults import raise_machine_fault
 from assets.schemas import DUPLICATE_PAIRS, DUPLICATES, SIGNATURES
 from assets.tables import write_table
 
@@ -113,6 +115,7 @@ def _leaving(remove: Path | None, ids: pa.ChunkedArray, live: pa.ChunkedArray) -
     try:
         lines = remove.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        raise_machine_fault(error)
         raise BuildError(f"{remove} cannot be read as a list of ids, one per line: {error}") from error
     listed = {line: number for number, line in enumerate(lines, 1) if line}
     known = pc.is_in(pa.array(listed, type=pa.string()), value_set=live).to_pylist()
@@ -144,6 +147,7 @@ class _Kept:
             tables = [pq.read_table(folder / found[name]) for name in ("decisions", "pairs")]
             files, made_with = tuple(found["files"]), found["signatures"]
         except (OSError, ValueError, KeyError) as error:
+            raise_machine_fault(error)
             raise BuildError(
                 f"{path} does not describe a dedup state ({error!r}); start with an empty folder"
             ) from error
@@ -233,12 +237,14 @@ def read_jsonl(source: Path) -> Iterator[tuple[str, str]]:
                 if not line.strip():
                     continue
                 try:
-                    row = orjson.loads(line)
+                    row = exact_json(line)
                     doc_id, text = row["id"], row["text"]
                 except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                     raise BuildError(f"{path} line {number}: needs an object with id and text ({error!r})") from error
                 if not isinstance(text, str):
                     raise BuildError(f"{path} line {number}: text must be a string, it is {type(text).__name__}")
+                if not isinstance(doc_id, str | int) or isinstance(doc_id, bool):
+                    raise BuildError(f"{path} line {number}: id must be a text or a whole number, it is {doc_id!r:.60}")
                 doc_id = str(doc_id)
                 if doc_id in seen or any(character in doc_id for character in SPARED):
                     raise BuildError(f"{path} line {number}: id {doc_id!r} is used twice or holds a tab or line break")

@@ -29,6 +29,7 @@ import numpy.typing as npt
 from assets.build import BuildError
 from assets.dedup.ids import IdKind
 from assets.dedup.sorted_runs import FlatWriter, Rows, RunWriter, SortedTable, spans
+from assets.machine_faults import raise_machine_fault
 
 FORMAT = 1
 """Of the files below. A state of another format is refused."""
@@ -98,6 +99,7 @@ def state_is_compatible(state: Mapping[str, Path], recipe: dict[str, Any], ids: 
     try:
         found = json.loads(state[name].read_bytes())
     except (OSError, ValueError) as error:
+        raise_machine_fault(error)
         return f"its manifest cannot be read ({error})"
     if found.get("format") != FORMAT:
         return f"its format is {found.get('format')}, this version writes {FORMAT}"

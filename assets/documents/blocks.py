@@ -17,6 +17,8 @@ from assets.documents.engine import write_part
 from assets.documents.extraction import Extracted, Extraction, extract
 from assets.documents.formats import Declared, format_of
 from assets.documents.report import excerpt
+from assets.documents.sandbox import MEMORY_BYTES, Died, Hung, Spent, alone
+from assets.machine_faults import machine_fault
 from assets.schemas import DOCUMENTS, FILTERED
 from assets.sources.warc import read_capture
 
@@ -47,7 +49,10 @@ class CaptureReader(PipelineStep):
 
 
 class SandboxedExtractor(PipelineStep):
-    """Extraction in a process of its own: a parser that hangs or dies costs one document, not the stage."""
+    """Extraction in a process of its own: a parser that hangs or dies costs one document, not the stage.
+
+    What happened to that process is no verdict on the page yet: it is tried again alone (sandbox.py).
+    """
 
     type = "EXTRACTOR"
     name = "main content"
@@ -78,20 +83,37 @@ class SandboxedExtractor(PipelineStep):
         payload, content_type = document.metadata.pop("payload"), document.metadata["content_type"]
         if len(payload) > self.recipe.max_payload_bytes:  # not worth a pipe
             return extract(payload, content_type, self.declared, self.recipe)
-        try:
+        try:  # an error that is returned is raised
             return sandbox.process_document((payload, content_type), self._guarded)
-        except TimeoutError:
-            late = f"no result in {self.recipe.timeout_s:g} s"
-            return Extracted(format_of(content_type, self.declared), drop_reason="extraction_timeout", detail=late)
-        except (EOFError, OSError):
-            died = "the parser's process died"
-            return Extracted(format_of(content_type, self.declared), drop_reason="extraction_failed", detail=died)
+        except (TimeoutError, EOFError, BrokenPipeError, ConnectionResetError, MemoryError):
+            # The page did it, or somebody who killed or stopped the process, or others who took the memory.
+            return self._alone(payload, content_type)
 
-    def _guarded(self, payload: bytes, content_type: str | None) -> Extracted:
-        """Runs in the sandbox, which an exception would end."""
+    def _alone(self, payload: bytes, content_type: str | None) -> Extracted:
+        """A second opinion, in a process of its own under limits: only what happens there is the page's doing."""
+
+        def failed(reason: str, detail: object) -> Extracted:
+            return Extracted(format_of(content_type, self.declared), drop_reason=reason, detail=str(detail))
+
+        try:
+            result = alone(self._guarded, (payload, content_type), self.recipe.timeout_s)
+        except (Spent, Hung) as error:
+            return failed("extraction_timeout", error)
+        except Died as error:
+            return failed("extraction_failed", error)
+        if isinstance(result, MemoryError):
+            return failed("extraction_failed", f"needs more than {MEMORY_BYTES >> 30} GiB of memory")
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    def _guarded(self, payload: bytes, content_type: str | None) -> Extracted | OSError | MemoryError:
+        """Runs in the sandbox, which an exception would end; a fault of the machine is a result too, to be raised."""
         try:
             return extract(payload, content_type, self.declared, self.recipe)
         except Exception as error:
+            if fault := machine_fault(error):
+                return fault if isinstance(fault, OSError) else MemoryError(str(fault))
             said = f"{type(error).__name__}: {error}"[:300]
             return Extracted(format_of(content_type, self.declared), drop_reason="extraction_failed", detail=said)
 

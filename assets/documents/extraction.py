@@ -49,7 +49,7 @@ class Extraction(BaseModel):
     max_payload_bytes: int = Field(10_000_000, ge=1)
     """Larger payloads are dumps, not pages; also bounds the memory of a worker."""
     timeout_s: float = Field(30.0, gt=0)
-    """Per document, wall time: 10,000 times a usual page, so that only a parser gone quadratic meets it and a busy machine does not change the data."""
+    """Per document, CPU time: 10,000 times a usual page, so that only a parser gone quadratic meets it. A page that takes as long on the wall is tried again alone, where CPU time decides: a machine that is busy or stood still does not change the data."""
     max_replaced_share: float = Field(0.001, ge=0, le=1)
     """Undecodable characters a text may have: one broken byte in a page is forgiven, a wrong encoding is not (assumption)."""
     max_link_share: float = Field(0.6, ge=0, le=1)

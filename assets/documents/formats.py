@@ -12,6 +12,7 @@ from typing import Literal
 
 from assets.documents.charset import decode
 from assets.documents.main_content import main_content
+from assets.machine_faults import raise_machine_fault
 
 Declared = Literal["auto", "html", "text", "code"]
 Format = Literal["html", "text", "code", "markdown", "pdf", "docx", "email", "wikitext"]
@@ -89,6 +90,7 @@ def docx_text(payload: bytes) -> tuple[str, str]:
     except UnreadableError:
         raise
     except Exception as error:  # zipfile's, zlib's and mammoth's own, KeyError for a missing part
+        raise_machine_fault(error)
         raise UnreadableError("broken_document", f"{type(error).__name__}: {error}"[:300]) from None
     html = _CELL_PARAGRAPH.sub(r"<\1\2>\3</\1>", html)  # a paragraph would break the row
     return first_heading(html), main_content(html, max_link_share=1.0).text

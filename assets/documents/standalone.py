@@ -30,6 +30,7 @@ from assets.documents.engine import merged_rows, run_pipeline
 from assets.documents.extraction import Extraction, extraction_pipeline
 from assets.documents.formats import Declared
 from assets.documents.recipe import Filters, filtering_pipeline
+from assets.machine_faults import raise_machine_fault
 from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines, write_lines
 from assets.schemas import DOCUMENTS
 from assets.tables import schema
@@ -214,6 +215,7 @@ def _records(path: Path, max_bytes: int, skipped: Counter[str]) -> Iterator[tupl
             raise BuildError(f"{path}: does not end where record {number} ends: the file is cut off or damaged")
     # A file that ends inside a header makes warcio trip over the missing field.
     except (ArchiveLoadFailed, AttributeError, EOFError, OSError, ValueError) as error:
+        raise_machine_fault(error)
         raise BuildError(f"{path}: not readable as WARC after record {number}: {error}") from None
 
 

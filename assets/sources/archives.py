@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
+from assets.machine_faults import raise_machine_fault
 from assets.sources.decompression import InputError
 
 BOMB_BYTES = 1 << 20  # unpacked; smaller members may be as repetitive as they like
@@ -31,6 +32,7 @@ def zip_members(stream: BinaryIO, max_bytes: int, max_ratio: float) -> Iterator[
     try:
         archive = zipfile.ZipFile(stream)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise_machine_fault(error)
         raise InputError("input_damaged", f"not a whole ZIP archive: {error}"[:300]) from None
     with archive:
         for info in archive.infolist():
@@ -43,6 +45,7 @@ def zip_members(stream: BinaryIO, max_bytes: int, max_ratio: float) -> Iterator[
                 with archive.open(info) as member:
                     content = member.read(max_bytes + 1)
             except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+                raise_machine_fault(error)
                 yield ArchiveMember(info.filename, None, "damaged_member", f"{type(error).__name__}: {error}"[:300])
                 continue
             yield _sized(info.filename, content, max_bytes)
@@ -81,6 +84,7 @@ def tar_members(stream: BinaryIO, max_bytes: int) -> Iterator[ArchiveMember]:
                     member = archive.extractfile(info)
                     yield _sized(info.name, member.read(max_bytes + 1) if member else b"", max_bytes)
     except tarfile.TarError as error:
+        raise_machine_fault(error)
         reason = "input_truncated" if "end of" in str(error) else "input_damaged"
         raise InputError(reason, f"tar: {error}"[:300]) from None
 

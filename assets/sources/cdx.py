@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import CommonCrawlSource
 from assets.sources.dataset import parse_json
 from assets.sources.decompression import InputError
@@ -143,6 +144,7 @@ def _columnar(source: CommonCrawlSource, inputs: Inputs) -> Iterator[Pointer | U
                         if any(pattern(row["url"] or "") for pattern in patterns):
                             yield _pointer({key: row[column] for key, column in COLUMNS.items()}, item.name)
             except (pa.ArrowException, OSError) as error:
+                raise_machine_fault(error)
                 raise InputError("input_damaged", f"{item.name}: {error}"[:300]) from None
 
 

@@ -96,11 +96,22 @@ def _crawl_site(
 
 
 def _refuse_empty(name: str, captures: Path) -> None:
-    table = pq.read_table(captures, columns=["url", "status", "drop_reason"])
+    table = pq.read_table(captures, columns=["url", "status", "drop_reason", "opt_out"])
     if table["drop_reason"].null_count:
         return
     reasons = dict(Counter(table["drop_reason"].to_pylist()))
     raise BuildError(
         f"source {name!r}: the crawl kept nothing (dropped: {reasons or 'no URL at all'}; first {table.slice(0, 1).to_pylist()}). "
-        "An empty crawl is never published: check start_urls, path_prefixes, include, paths or columns in sources.toml"
+        f"An empty crawl is never published: {_remedy(reasons, table['opt_out'].to_pylist())}"
     )
+
+
+def _remedy(reasons: dict[str, int], opt_outs: list[str | None]) -> str:
+    """What to do about a crawl that kept nothing, by the commonest reason."""
+    commonest = max(reasons, key=lambda reason: reasons[reason], default=None)
+    if commonest == "opted_out":
+        signals = ", ".join(sorted({signal for signal in opt_outs if signal}))
+        return f"the owner keeps these pages from training by {signals}; ask for leave, or take the source out of sources.toml"
+    if commonest == "robots_denied":
+        return "robots.txt keeps us from them; ask the owner for leave, or set path_prefixes to what it allows"
+    return "check start_urls, path_prefixes, include, paths or columns in sources.toml"

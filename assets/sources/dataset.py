@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 
+from assets.json_text import exact_json
+from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import DatasetSource
 from assets.sources.dataset_rows import CONTENT_TYPES, row_record
 from assets.sources.decompression import InputError, plain_name
@@ -89,13 +92,13 @@ def _json_lines(stream: BinaryIO, source: DatasetSource, name: str, place: str) 
 
 
 def parse_json(content: bytes, encoding: str = "utf-8") -> Any:
-    """One JSON text; lone surrogates pass here and are refused where they stand. Raises ValueError."""
+    """One JSON text, its integers exact; lone surrogates pass here and are refused where they stand. Raises ValueError."""
     import json
 
     import orjson
 
     try:
-        return orjson.loads(content)
+        return exact_json(content)
     except orjson.JSONDecodeError:
         try:
             return json.loads(content.decode(encoding))
@@ -108,15 +111,24 @@ def _json(stream: BinaryIO, source: DatasetSource, name: str, place: str) -> Ite
     import ijson
 
     try:
-        rows = ijson.items(stream, source.json_items, use_float=True)
+        rows = ijson.items(stream, source.json_items)  # not use_float, which ends a file at an integer above 64 bits
         for number, row in enumerate(rows, 1):
-            yield row_record(row, f"{place}#row-{number}", name, source)
+            yield row_record(_with_floats(row), f"{place}#row-{number}", name, source)
     except ijson.IncompleteJSONError as error:  # yajl's word for every error; only this message means the end
         if "premature EOF" in str(error) or "ncomplete JSON" in str(error):
             raise InputError("input_truncated", f"the JSON text breaks off: {_short(error)}") from None
         raise InputError("input_damaged", f"not JSON: {_short(error)}") from None
     except (ijson.JSONError, ValueError, RecursionError) as error:
         raise InputError("input_damaged", f"not JSON: {_short(error)}") from None
+
+
+def _with_floats(value: Any) -> Any:
+    """The same JSON value with floats where ijson has decimals."""
+    if isinstance(value, Decimal):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _with_floats(item) for key, item in value.items()}
+    return [_with_floats(item) for item in value] if isinstance(value, list) else value
 
 
 def _separated(delimiter: str) -> Callable[[BinaryIO, DatasetSource, str, str], Iterator[Record]]:
@@ -184,6 +196,7 @@ def _parquet(source: DatasetSource, name: str, inputs: Inputs, item: Input) -> I
         try:
             file = pq.ParquetFile(stream)
         except (pa.ArrowException, OSError) as error:
+            raise_machine_fault(error)
             raise InputError("input_damaged", f"not a whole Parquet file: {_short(error)}") from None
         columns = _needed(source)
         missing = sorted(columns - set(file.schema_arrow.names))
@@ -199,6 +212,7 @@ def _parquet(source: DatasetSource, name: str, inputs: Inputs, item: Input) -> I
                         number += 1
                         yield row_record(row, f"{item.name}#group-{group}-row-{number}", name, source)
             except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise_machine_fault(error)
                 where = f"{item.name}#group-{group}"
                 detail = f"{where}: unreadable after {number} rows: {_short(error)}"
                 yield Record(bulk_url("dataset", name, where), drop_reason="input_damaged", detail=detail)

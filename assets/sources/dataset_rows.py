@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -83,6 +84,8 @@ def _identity(row: Mapping[str, Any], columns: DatasetColumns, name: str) -> str
             if column == columns.url and columns.id:
                 continue
             raise RowError("missing_identity", f"column {column!r} is empty")
+        if isinstance(value, Decimal) and value.as_tuple().exponent == 0:
+            value = int(value)  # how tables hold integers above 64 bits
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise RowError("wrong_type", f"column {column!r} must be text or an integer, found {_kind(value)}")
         if column == columns.url and str(value).lower().startswith(("http://", "https://")):

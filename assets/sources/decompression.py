@@ -10,6 +10,8 @@ import io
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from assets.machine_faults import raise_machine_fault
+
 MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b\x08", "gz"),
     (b"BZh", "bz2"),
@@ -128,6 +130,7 @@ class Unpacked(io.RawIOBase):
             try:
                 out = self._decoder.decompress(data, wanted)
             except self._errors as error:
+                raise_machine_fault(error)
                 raise InputError(
                     "input_damaged", f"{self._kind} data after {self.unpacked_bytes} unpacked bytes: {error}"
                 ) from None

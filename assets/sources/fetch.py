@@ -27,6 +27,7 @@ from scrapy.resolver import CachingThreadedResolver
 from scrapy.responsetypes import responsetypes
 from twisted.internet.error import ConnectError, DNSLookupError
 
+from assets.machine_faults import raise_machine_fault
 from assets.sources.config import WebSource
 from assets.sources.content_coding import (
     ACCEPT_ENCODING,
@@ -208,6 +209,7 @@ class Fetcher:
                 return Fetched(at, failure="private_address", detail=detail, retries=attempt), False
             return Fetched(at, failure="fetch_failed_dns", detail=str(error), retries=attempt), True
         except tuple(kind for kind, _ in _TRANSPORT_ERRORS) as error:
+            raise_machine_fault(error)
             failure = next(reason for kind, reason in _TRANSPORT_ERRORS if isinstance(error, kind))
             return Fetched(at, failure=failure, detail=f"{type(error).__name__}: {error}", retries=attempt), True
         return self._decode(request, response, at, attempt)

@@ -11,6 +11,7 @@ import time
 from functools import cache
 from typing import Any
 
+from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import BulkSource
 from assets.sources.decompression import InputError
 from assets.sources.scope import is_public_address
@@ -111,6 +112,7 @@ class Http:
             try:
                 content = response.read(max_bytes + 1)
             except Exception as error:
+                raise_machine_fault(error)
                 problem = f"{type(error).__name__}: {error}"
                 self.wait(attempt)
                 continue
@@ -156,6 +158,7 @@ class HttpStream(io.RawIOBase):
             except InputError:
                 raise
             except Exception as error:  # urllib3, http.client and sockets each have their own for a broken connection
+                raise_machine_fault(error)
                 self._again(f"{type(error).__name__}: {error}")
                 continue
             if data:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.build import BuildError
+from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import DatasetSource
 from assets.sources.decompression import InputError
 
@@ -23,6 +24,7 @@ def huggingface_rows(path: str, source: DatasetSource) -> Iterator[tuple[int, di
             number += 1
             yield number, row
     except (ValueError, OSError, TypeError) as error:  # the parsers' and pyarrow's own
+        raise_machine_fault(error)
         raise InputError(
             "input_damaged", f"unreadable after row {number}: {' '.join(str(error).split())[:300]}"
         ) from None
@@ -46,6 +48,7 @@ def _open(path: str, source: DatasetSource) -> Any:
             name, source.huggingface_config or None, split=source.huggingface_split, streaming=True
         )
     except Exception as error:  # datasets raises many kinds; all mean that there is no such data set here
+        raise_machine_fault(error)
         raise BuildError(
             f"Hugging Face data set {path!r} cannot be opened: {' '.join(str(error).split())[:400]}. Give a folder of "
             "save_to_disk, a folder that load_dataset reads, or a hub name (with a network and HF_HUB_OFFLINE=0)"

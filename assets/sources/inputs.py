@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from assets.build import BuildError
+from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import BulkSource
 from assets.sources.decompression import InputError, unpacked
 from assets.sources.http_stream import Http, HttpStream
@@ -87,6 +88,7 @@ class Inputs:
             else:
                 keys = self.s3.find(key)
         except Exception as error:  # botocore's many: no credentials, no such bucket, no connection
+            raise_machine_fault(error)
             raise BuildError(f"source {self._name!r}: {pattern} cannot be listed: {error}") from None
         return [Input(f"s3://{found}", f"s3://{found}") for found in keys]
 
@@ -111,6 +113,7 @@ class Inputs:
                 return self.s3.open(item.place, "rb", block_size=S3_BLOCK_BYTES, cache_type="readahead")
             return open(item.place, "rb")
         except (OSError, ValueError) as error:
+            raise_machine_fault(error)
             raise InputError("input_unreadable", f"{item.name}: {error}") from None
 
     def unpacked(self, item: Input) -> BinaryIO:
@@ -139,6 +142,7 @@ class Inputs:
                     file.seek(offset)
                     content = file.read(length)
         except (OSError, ValueError) as error:
+            raise_machine_fault(error)
             raise InputError("input_unreadable", f"{place}: {error}") from None
         if len(content) != length:
             raise InputError("input_truncated", f"{place}: {len(content)} of {length} bytes at {offset}")

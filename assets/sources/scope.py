@@ -17,7 +17,12 @@ from assets.sources.rsl import RSL_TYPE
 MAX_LINKS_PER_PAGE = 10_000  # distinct ones, in page order: a sitemap in HTML has thousands, a trap has millions
 MAX_URL_CHARACTERS = 2083  # longer ones are session state or traps, not pages
 
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")  # leaves out ::a.b.c.d, 64:ff9b:1::/48, 5f00::/16, fec0::/10, ...
+_TRANSLATED = (ipaddress.IPv6Network("::ffff:0:0/96"), ipaddress.IPv6Network("64:ff9b::/96"))  # mapped, NAT64
+_CLOSED = tuple(map(ipaddress.IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
+"""Within it: protocol assignments with Teredo, and documentation, a part of which Python 3.11 takes for global."""
+_RELAYS = ipaddress.IPv4Network("192.88.99.0/24")  # of 6to4, abandoned
+_ISATAP = 0x00005EFE  # of an interface identifier; bit 0x02000000 says only whether the IPv4 address is unique
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OTHER_SCHEME = re.compile(r"\s*(mailto|javascript|tel|data|ftp|about|blob|sms|irc):", re.IGNORECASE)  # no mistakes
 _LICENCE_LINK = re.compile(r"<([^>]*)>([^,<]*)")
@@ -69,16 +74,25 @@ class Scope:
 def is_public_address(address: str) -> bool:
     """Whether an IP address is one of the open internet: not loopback, private, link-local, reserved or multicast.
 
-    An IPv6 address that carries an IPv4 one (mapped, 6to4, NAT64) is as public as that one.
+    IPv6 is closed but for the space that IANA has opened; what is not listed there is some network's own. An address
+    that carries an IPv4 one is as public as that one.
     """
     ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        carried = ip.ipv4_mapped or ip.sixtofour
-        if carried is None and ip in _NAT64:
-            carried = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if carried is not None:
-            return is_public_address(str(carried))
-    return ip.is_global and not ip.is_multicast
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip.is_global and not ip.is_multicast and ip not in _RELAYS
+    carried = _carried(ip)
+    if carried is not None and not is_public_address(str(carried)):
+        return False
+    if any(ip in network for network in _TRANSLATED):
+        return True
+    return ip in _GLOBAL_UNICAST and ip.is_global and not any(ip in network for network in _CLOSED)
+
+
+def _carried(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that translation or a tunnel takes out of an IPv6 one: mapped, NAT64, 6to4, ISATAP."""
+    if any(ip in network for network in _TRANSLATED) or (int(ip) >> 32) & 0xFDFFFFFF == _ISATAP:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.sixtofour
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class SiteFiles:
         ai_txt = await self._optional(f"{where}/.well-known/ai.txt")
         if _body(ai_txt, "text/plain") is None:
             ai_txt = await self._optional(f"{where}/ai.txt")
-        policy = site_policy(_body(robots), _body(tdmrep), _body(ai_txt, "text/plain"))
+        policy = site_policy(_body(robots), _unless_page(_body(tdmrep)), _body(ai_txt, "text/plain"))
         rules: list[RslRule] = []
         for licence in policy.rsl_licences:
             link = resolve_link(f"{where}/robots.txt", licence)
@@ -153,6 +153,12 @@ def _body(fetched: Fetched, content_type: str | None = None) -> bytes | None:
     if content_type is not None and fetched.content_type != content_type:
         return None
     return fetched.response.body
+
+
+def _unless_page(body: bytes | None) -> bytes | None:
+    """A JSON file; None for markup, which no JSON begins with: a site that answers everything with its home page. Broken
+    JSON stays, because somebody meant it."""
+    return None if body is not None and body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<" else body
 
 
 def _unreachable(source: str, where: str, failure: str | None, why: str) -> str:

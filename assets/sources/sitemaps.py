@@ -21,6 +21,7 @@ _W3C_DATE = re.compile(
     r"(?P<year>\d{4})(?:-(?P<month>\d{2})(?:-(?P<day>\d{2})"
     r"(?:T(?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:\.\d+)?)?(?P<zone>Z|[+-]\d{2}:?\d{2})?)?)?)?"
 )
+_BARE = re.compile(rb"<!\[CDATA\[.*?(?:\]\]>|\Z)|&(?!(?:#\d+|#[xX][0-9a-fA-F]+|amp|lt|gt|quot|apos);)", re.DOTALL)
 _LAST_ZONE = timezone(timedelta(hours=-12))  # a date without a zone ends here last
 
 
@@ -60,7 +61,7 @@ def read_sitemap(body: bytes) -> tuple[bool, list[SitemapEntry]]:
         if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
             lines = body.decode("utf-8", "replace").split()
             return False, [SitemapEntry(line, None) for line in lines if line.startswith(("http://", "https://"))]
-        sitemap = Sitemap(body.lstrip(b"\xef\xbb\xbf \t\r\n"))
+        sitemap = Sitemap(_with_escapes(body.lstrip(b"\xef\xbb\xbf \t\r\n")))
         if sitemap.type not in ("urlset", "sitemapindex"):
             raise SitemapUnreadableError(f"the root element is <{sitemap.type}>")
         return sitemap.type == "sitemapindex", list(_entries(sitemap))
@@ -72,6 +73,15 @@ def _entries(sitemap: Sitemap) -> Iterator[SitemapEntry]:
     for fields in sitemap:
         if fields["loc"]:
             yield SitemapEntry(fields["loc"], changed_by(fields.get("lastmod", "")))
+        # Pages of their own, often named nowhere else; `lastmod` speaks of `loc`.
+        yield from (SitemapEntry(url, None) for url in fields.get("alternate", ()))
+
+
+def _with_escapes(body: bytes) -> bytes:
+    """XML with `&amp;` for each `&` that begins no entity, which a parser would skip: a URL would become another one."""
+    if b"<!ENTITY" in body:  # a file with names of its own knows what it escapes
+        return body
+    return _BARE.sub(lambda found: b"&amp;" if found[0] == b"&" else found[0], body)
 
 
 def changed_by(lastmod: str) -> datetime | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from assets.build import BuildError, Progress, Segment, SilentProgress
+from assets.machine_faults import raise_machine_fault
 from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines
 from assets.schemas import TOKEN_INDEX
 from assets.tables import schema, write_table
@@ -83,6 +84,7 @@ def _refuse_unreadable(tokenizer: Path) -> None:
     try:
         load_tokenizer(tokenizer)
     except Exception as error:  # the library raises bare Exception
+        raise_machine_fault(error)
         raise BuildError(f"{tokenizer}: not a tokenizer.json of the tokenizers library: {error}") from None
 
 

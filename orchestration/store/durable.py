@@ -127,15 +127,20 @@ def sync_folders(folders: Iterable[Path]) -> None:
             os.close(fd)
 
 
+def sync_file(path: Path) -> None:
+    """Make a file that another library wrote durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def sync_tree(folder: Path) -> None:
     """Make a small tree that another library wrote durable, file by file."""
     for root, _, names in os.walk(folder):
         for name in names:
-            fd = os.open(os.path.join(root, name), os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            sync_file(Path(root, name))
         sync_folders([Path(root)])
 
 

@@ -23,6 +23,24 @@ def looks_like_store(folder: Path) -> bool:
     return (folder / "HEAD").exists() or ((folder / "objects").is_dir() and (folder / "lfs").is_dir())
 
 
+def configure(folder: Path) -> None:
+    """What the configuration of every store says; a file that cannot be read is set aside."""
+    path = folder / "config"
+    try:
+        config = pygit2.Config(str(path))
+    except pygit2.GitError:
+        os.replace(path, folder / "config.damaged")
+        config = pygit2.Config(str(path))
+    config["core.bare"] = True
+    config["core.repositoryformatversion"] = 0
+    config["headwater.layout"] = LAYOUT
+    config["gc.auto"] = 0  # Git's own gc would prune commits that only lineage rows name
+    config["gc.pruneExpire"] = "never"
+    config["receive.denyNonFastForwards"] = True
+    durable.sync_file(path)
+    durable.sync_folders([folder])
+
+
 def create_store(folder: Path) -> None:
     """Make an empty store beside the place and rename it there: nobody sees half a store."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -33,10 +51,7 @@ def create_store(folder: Path) -> None:
     try:
         repository = pygit2.init_repository(str(temporary), bare=True, initial_head=MAIN)
         temporary.chmod(mode)
-        repository.config["headwater.layout"] = LAYOUT
-        repository.config["gc.auto"] = 0  # Git's own gc would prune commits that only lineage rows name
-        repository.config["gc.pruneExpire"] = "never"
-        repository.config["receive.denyNonFastForwards"] = True
+        configure(temporary)
         durable.make_folder(temporary / "headwater")
         LfsObjects(temporary / "lfs").create()
         objects = NewObjects(GitObjects(repository))

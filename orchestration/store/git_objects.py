@@ -213,10 +213,10 @@ class NewObjects:
             write_pack(folder / "pack", self._new)
             return
         for oid, (kind, data) in self._new.items():
-            _write_loose(folder, oid, kind, data)
+            write_loose(folder, oid, kind, data)
 
 
-def _write_loose(objects: Path, oid: str, kind: str, data: bytes) -> None:
+def write_loose(objects: Path, oid: str, kind: str, data: bytes) -> None:
     """Store one object, also over one that is there: it may be damaged, or its writer not have come to its syncs."""
     content = b"%b %d\0" % (kind.encode(), len(data)) + data
     durable.write_small_file(objects / oid[:2], oid[2:], zlib.compress(content, 1), within=objects)

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import pygit2
+
+from orchestration.store import durable
 from orchestration.store.contract import Damage
+from orchestration.store.git_objects import write_pack
 
 _KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 _TRAILER = 20
@@ -83,6 +89,30 @@ def scan_pack(pack: Path) -> Iterator[tuple[str, str, bytes]]:
         at = len(data) - len(unpacker.unused_data)
         if name := _KINDS.get(kind):
             yield object_id(name, content), name, content
+
+
+def salvage_packs(objects: Path, aside: Path) -> list[str]:
+    """Put what can be read of damaged packs into new ones, and the damaged ones aside; what was done, a line each."""
+    done = []
+    for damage in pack_damage(objects):
+        pack = objects.parent / damage.sha256
+        saved = {oid: (kind, data) for oid, kind, data in scan_pack(pack)}
+        repository = pygit2.Repository(str(objects.parent))
+        ids = indexed_ids(pack.with_suffix(".idx"))
+        for oid in ids:
+            with suppress(pygit2.GitError, KeyError, ValueError, OSError):
+                number, data = repository.odb.read(oid)
+                saved[oid] = (_KINDS[int(number)], data)
+        del repository
+        durable.make_folder(aside)
+        for path in pack.parent.glob(f"{pack.stem}.*"):
+            os.rename(path, aside / path.name)
+        durable.sync_folders([pack.parent, aside])
+        if saved:
+            write_pack(objects / "pack", saved)
+        of = f" of {len(ids)}" if ids else ""
+        done.append(f"{damage.sha256}: {len(saved)}{of} objects saved; the damaged pack is in headwater/set-aside")
+    return done
 
 
 def object_id(kind: str, data: bytes) -> str:

@@ -21,8 +21,6 @@ from orchestration.store.git_ref_files import RefFiles, read_head, read_refs
 from orchestration.store.git_trees import is_tree
 from orchestration.store.lfs_objects import LfsObjects
 
-OBJECT_KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
-
 
 @dataclass(frozen=True)
 class Commit:

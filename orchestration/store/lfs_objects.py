@@ -52,8 +52,12 @@ class LfsObjects:
 
     def create(self) -> None:
         """Make the folders of an empty store."""
-        for folder in (self.objects, self._temporary, self._purged, self._collected):
+        for folder in self.folders():
             durable.make_folder(folder)
+
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of an empty store."""
+        return self.objects, self._temporary, self._purged, self._collected
 
     def path(self, sha256: str) -> Path:
         """Where an object lies, or would lie."""

@@ -256,7 +256,9 @@ def damaged_samples(folder: Path, made: Path) -> list[Sample]:
     (broken / "docs/broken.docx").write_bytes(office.docx(office.paragraph("x"))[:200])
     tricks = {"../a.txt": b"x", "/b.txt": b"x", "bomb.txt": b"\0" * 9_000_000, "fine.txt": b"fine words"}
     (broken / "docs/tricks.zip").write_bytes(office.zip_of(tricks, {"link.txt": "/etc/passwd"}))
-    (broken / "docs/mail.mbox").write_bytes(b"From x\nSubject: ok\n\nwords\n\nFrom x\n\xff\xfe no header\n")
+    (broken / "docs/mail.mbox").write_bytes(
+        b"From x\nSubject: ok\n\nwords\n\nFrom x Mon May  6 07:08:09 2024\n\xff\xfe no header\n"
+    )
     return [
         Sample("bad-warc", "warc", "damaged, truncated, no WARC", table("warc", paths=[str(broken / "warc")])),
         Sample(

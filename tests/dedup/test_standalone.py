@@ -40,6 +40,8 @@ def test_every_input_document_names_what_is_kept(tmp_path: Path) -> None:
         ('{"id": "x", "text": "again"}', "line 2: id 'x' is used twice"),
         ('{"id": "a\\tb", "text": "tab"}', "holds a tab or line break"),
         ('{"id": "y", "text": 3}', "text must be a string, it is int"),
+        ('{"id": 1.0, "text": "z"}', "id must be a text or a whole number, it is 1.0"),
+        ('{"id": null, "text": "z"}', "id must be a text or a whole number, it is None"),
     ],
 )
 def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
@@ -49,6 +51,14 @@ def test_bad_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
         deduplicate(path, tmp_path / "out")
     with pytest.raises(BuildError, match="neither a JSONL file nor a folder"):
         deduplicate(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_integers_of_any_length_are_ids(tmp_path: Path) -> None:
+    number = 123456789012345678901234567890
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(f'{{"id": {number + n}, "text": "{english(n, 200)}"}}\n' for n in range(2)))
+    assert deduplicate(source, tmp_path / "out") == Summary(2, 2, 0, 0)
+    assert (tmp_path / "out/clusters.tsv").read_text() == f"{number}\t{number}\n{number + 1}\t{number + 1}\n"
 
 
 def test_a_second_call_goes_on_from_the_state_and_equals_one_call(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +20,7 @@ from assets.documents import blocks
 from assets.documents.defs import RECIPES, extracted_documents, filtered_documents
 from assets.documents.engine import merge_parts, write_part
 from assets.documents.extraction import Extracted, Extraction
+from assets.documents.formats import UnreadableError
 from assets.documents.selection import select_captures
 from assets.schemas import DOCUMENTS, FILTERED
 from orchestration.digest import data_version
@@ -200,6 +204,67 @@ def test_a_parser_that_dies_or_raises_costs_one_document(monkeypatch: pytest.Mon
     found = outcomes(Extraction(timeout_s=3), b"good", b"die", b"raise", b"good")
     assert [reason for reason, _ in found] == [None, "extraction_failed", "extraction_failed", None]
     assert found[2][1] == "RecursionError: too deep"
+
+
+def first_time(marker: Path) -> bool:
+    """Whether this is the first process to ask."""
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped", "out_of_memory"])
+def test_what_the_machine_does_to_a_parser_once_leaves_no_trace(
+    how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def parser(payload: bytes, *_: Any) -> Extracted:
+        if payload == b"unlucky" and first_time(tmp_path / "met"):
+            if how == "out_of_memory":
+                raise MemoryError
+            os.kill(os.getpid(), signal.SIGKILL if how == "killed" else signal.SIGSTOP)
+        return Extracted("html", text=payload.decode())
+
+    monkeypatch.setattr(blocks, "extract", parser)
+    found = outcomes(Extraction(timeout_s=1), b"good", b"unlucky", b"good")
+    assert found == [(None, "")] * 3
+    assert (tmp_path / "met").exists()
+
+
+def test_a_disk_error_in_a_parser_fails_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parser(payload: bytes, *_: Any) -> Extracted:
+        try:
+            raise OSError(errno.EIO, "Input/output error")
+        except OSError:
+            raise UnreadableError("broken_document", "not a whole archive") from None
+
+    monkeypatch.setattr(blocks, "extract", lambda *arguments: parser(*arguments))
+    with pytest.raises(OSError, match="Input/output error"):
+        outcomes(Extraction(timeout_s=5), b"page")
+
+
+def test_a_page_that_takes_all_memory_is_judged_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parser(payload: bytes, *_: Any) -> Extracted:
+        if payload == b"greedy":
+            bytearray(16 << 40)  # more than any address space
+        return Extracted("html", text=payload.decode())
+
+    monkeypatch.setattr(blocks, "extract", parser)
+    found = outcomes(Extraction(timeout_s=5), b"greedy", b"good")
+    assert found[0] == ("extraction_failed", "needs more than 2 GiB of memory")
+    assert found[1] == (None, "")
+
+
+def test_a_page_that_waits_for_ever_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parser(payload: bytes, *_: Any) -> Extracted:
+        if payload == b"asleep":
+            time.sleep(3600)
+        return Extracted("html", text=payload.decode())
+
+    monkeypatch.setattr(blocks, "extract", parser)
+    found = outcomes(Extraction(timeout_s=1), b"asleep", b"good")
+    assert found == [("extraction_timeout", "no result in 4 s"), (None, "")]
 
 
 def test_finished_tasks_are_not_repeated(crawl: tuple[Segment, Segment], built: dict[str, Any], tmp_path: Path) -> None:

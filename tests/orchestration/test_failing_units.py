@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from orchestration.driver import Driver, Options, RunFailedError
 from orchestration.partitions import PartitionError
 from orchestration.unfinished import registered
+from tests.end_to_end.harness import REPOSITORY
 from tests.orchestration.nights import Nights
 
 FIRST, SECOND, THIRD = "20260101T000000Z", "20260102T000000Z", "20260103T000000Z"
@@ -109,7 +112,7 @@ def test_what_is_abandoned_is_forgotten(built: Nights) -> None:
     with pytest.raises(RunFailedError):
         built.run("beta", at=SECOND)
     built.run(abandon=(key,))
-    assert key not in registered(built.workplace.instance, "crawl")
+    assert key not in registered(built.workplace, "crawl")
     driver = Driver(built.workplace, Options("tiny"))
     assert (driver.due_crawls(), driver.held_back) == ([], [])
     with pytest.raises(PartitionError, match=rf"{key} was never started\. No partition is unfinished\."):
@@ -187,3 +190,20 @@ def test_a_run_with_nothing_to_do_walks_the_graph_once(built: Nights, monkeypatc
     walks.clear()
     built.run("alpha")
     assert len(walks) == 3, "before and after the crawl, and after the global stages; the lineage stays fresh"
+
+
+NOTHING_TO_DO = """
+import sys
+from orchestration.driver import Options
+from orchestration.runner import run_to_date
+from orchestration.workplace import open_workplace
+run_to_date(open_workplace(), Options("tiny", train=False), as_json=True)
+sys.exit("Dagster was imported" if "dagster" in sys.modules else 0)
+"""
+
+
+def test_a_run_with_nothing_to_do_does_without_dagster(built: Nights) -> None:
+    command = [sys.executable, "-c", NOTHING_TO_DO]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert "Everything is up to date" in done.stderr

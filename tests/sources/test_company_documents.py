@@ -14,6 +14,7 @@ import pytest
 
 from assets.build import BuildError
 from assets.documents.extraction import Extracted, Extraction, extract
+from assets.sources.mailboxes import split_mailbox
 from tests.sources import office
 from tests.sources.bulk import Crawled, crawl, table
 
@@ -242,3 +243,44 @@ def test_include_and_exclude(tmp_path: Path) -> None:
     found = crawl(tmp_path / "b", documents(folder, include=["*.txt"], exclude=["private/*"]))
     assert found.kept == ["documents:bulk/a.txt"]
     assert found.summary["not_taken"] == {"excluded": 2}
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        "From bob@example.com Fri Aug 10 08:00:00 2012",
+        "From - Fri Aug  3 08:00:00 2012",
+        "From bob at example.com  Fri Aug 10 08:00:00 2012",
+        "From 1409@xxx Fri Aug 10 08:00:00 +0000 2012",
+        "From bob Fri, 10 Aug 2012 08:00:00 +0200 (CEST)",
+        "From bob 2012-08-10T08:00:00Z",
+        "From bob Fri Aug 10 08:00 2012 remote from uucp",
+        "From nobody",
+        "From bob@example.com 10.08.2012 08:00",
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_every_form_of_envelope_begins_a_message(envelope: str, newline: str) -> None:
+    box = (
+        f"{envelope}\nSubject: one\n\nwords\n\n{envelope}\n>From relay Thu Aug  9 18:39:17 2012\nSubject: two\n\nmore\n"
+    )
+    found = list(split_mailbox(BytesIO(box.replace("\n", newline).encode()), 1000))
+    messages = ["Subject: one\n\nwords\n\n", "Subject: two\n\nmore\n"]
+    assert found == [(n, text.replace("\n", newline).encode()) for n, text in enumerate(messages, 1)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "From the north the ferry leaves at nine.",
+        "From the north the ferry leaves at 9:15, and returns at 18:00",
+        "From Monday",
+        "From bob@example.com we hear nothing.",
+        "From Fri Aug 10 on",
+    ],
+)
+@pytest.mark.parametrize("following", ["It returns at noon.", "", "Note: bring a coat"])
+def test_a_line_of_text_begins_no_message(line: str, following: str) -> None:
+    body = f"Subject: s\n\nThe committee met.\n\n{line}\n{following}\n"
+    found = list(split_mailbox(BytesIO(b"From a@b Mon May  6 07:08:09 2024\n" + body.encode()), 1000))
+    assert found == [(1, body.encode())]

@@ -259,6 +259,24 @@ def test_rules_that_a_proxy_passed_on_bind_as_well(tmp_path: Path) -> None:
         crawl(tmp_path, source_of(site))
 
 
+@pytest.mark.parametrize("type_", ["text/html; charset=utf-8", "application/json"])
+def test_a_home_page_in_the_place_of_an_opt_out_file_says_nothing(tmp_path: Path, type_: str) -> None:
+    home = Page(b"\xef\xbb\xbf\n<!DOCTYPE html><html><body>Welcome</body></html>", content_type=type_)
+    pages = {"/.well-known/tdmrep.json": home, "/docs/index.html": Page(html("Index", text="open"))}
+    with serve(pages) as site:
+        report, _ = crawl(tmp_path, source_of(site))
+    assert report.documents_kept == 1
+
+
+@pytest.mark.parametrize("body", [b"{broken", b"no", b'[{"location": "/", "tdm-reservation": 1}]'])
+def test_an_empty_crawl_names_the_signal_that_closed_the_site(tmp_path: Path, body: bytes) -> None:
+    pages = {"/.well-known/tdmrep.json": Page(body), "/docs/index.html": Page(html("Index", text="open"))}
+    closed = pytest.raises(BuildError, match=r"kept nothing .*keeps these pages from training by tdmrep_json")
+    with serve(pages) as site, closed as error:
+        crawl(tmp_path, source_of(site))
+    assert "start_urls" not in str(error.value)
+
+
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 def test_robots_txt_that_is_not_there_leaves_the_site_open(tmp_path: Path, status: int) -> None:
     pages = {"/robots.txt": Page(b"", status=status), "/docs/index.html": Page(html("Index", text="open"))}
@@ -270,7 +288,7 @@ def test_robots_txt_that_is_not_there_leaves_the_site_open(tmp_path: Path, statu
 def test_a_crawl_that_keeps_nothing_is_an_error(tmp_path: Path) -> None:
     robots = Page(b"User-agent: headwater\nDisallow: /\n", content_type="text/plain")
     with serve(build_site() | {"/robots.txt": robots}) as shut:
-        with pytest.raises(BuildError, match=r"kept nothing .*'robots_denied': 1"):
+        with pytest.raises(BuildError, match=r"kept nothing .*'robots_denied': 1.*robots\.txt keeps us from them"):
             crawl(tmp_path, source_of(shut))
         assert set(shut.requests) == {"/robots.txt", "/.well-known/tdmrep.json", "/.well-known/ai.txt", "/ai.txt"}
 

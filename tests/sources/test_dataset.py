@@ -64,6 +64,32 @@ def test_all_layouts_hold_the_same_records(tmp_path: Path) -> None:
         assert len(expected) == 2
 
 
+LONG = 123456789012345678901234567890
+
+
+def test_an_integer_of_any_length_names_its_row(tmp_path: Path) -> None:
+    ids = [LONG, LONG + 1, -(2**63) - 1, 2**64, 2**53 + 1, 7]
+    rows = [{"id": number, "text": f"text of {number}", "score": 1.5} for number in ids]
+    (tmp_path / "d.jsonl").write_bytes(lines([*rows, {"id": 1.0, "text": "no id"}]))
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    decimals = pa.array(ids, pa.decimal128(38, 0))
+    texts = pa.array([row["text"] for row in rows])
+    pq.write_table(pa.table({"id": decimals, "text": texts, "score": [1.5] * len(ids)}), tmp_path / "d.parquet")
+    columns = {"id": "id", "metadata": ["score"]}
+    for name in ("d.jsonl", "d.json", "d.parquet"):
+        found = crawl(tmp_path / name.replace(".", "-"), dataset(tmp_path / name, columns=columns))
+        assert found.payloads == {f"dataset:bulk/{number}": f"text of {number}".encode() for number in ids}, name
+        assert {found.rows[url]["metadata"] for url in found.kept} == {'{"score": 1.5}'}
+        refused = {url: reason for url, reason in found.reasons.items() if reason}
+        assert refused == ({"dataset:bulk/d.jsonl%23line-7": "wrong_type"} if name == "d.jsonl" else {})
+
+
+def test_digits_without_end_are_no_id(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_bytes(b'{"id": ' + b"7" * 5000 + b', "text": "x"}\n' + lines(ROWS[:1]))
+    found = crawl(tmp_path / "b", dataset(tmp_path / "d.jsonl"))
+    assert found.reasons == {"dataset:bulk/a": None, "dataset:bulk/d.jsonl%23line-1": "invalid_json"}
+
+
 def test_without_an_identity_the_content_names_the_row(tmp_path: Path) -> None:
     (tmp_path / "d.jsonl").write_bytes(lines(ROWS))
     before = crawl(tmp_path / "b1", dataset(tmp_path / "d.jsonl", columns={}))

@@ -288,6 +288,16 @@ def test_pages_that_a_sitemap_calls_unchanged_are_not_asked_for(tmp_path: Path) 
     assert rows_of(second)["/docs/5.html"]["fetched_at"] == rows_of(first)["/docs/5.html"]["fetched_at"]
 
 
+def test_alternates_and_bare_ampersands_of_a_sitemap_are_pages(tmp_path: Path) -> None:
+    paths = ("/docs/en.html", "/docs/zh.html", "/docs/list.html?a=1&b=2")
+    with serve({path: Page(html(path)) for path in paths} | {"/docs/": Page(html("Index"))}) as site:
+        link = f'<x:link xmlns:x="http://www.w3.org/1999/xhtml" rel="alternate" hreflang="zh" href="{site.url}{paths[1]}"/>'
+        entries = f"<url><loc>{site.url}{paths[0]}</loc>{link}</url><url><loc>{site.url}{paths[2]}</loc></url>"
+        site.pages["/sitemap.xml"] = Page(f"<urlset>{entries}</urlset>".encode(), content_type="application/xml")
+        _, segment = crawl(tmp_path, docs(site), 0, None)
+    assert set(rows_of(segment)) == {"/docs/", *paths}
+
+
 def test_a_sitemap_that_cannot_be_read_is_counted_and_links_lead_on(tmp_path: Path) -> None:
     with serve(small_site()) as site:
         lines = f"Sitemap: {site.url}/broken.xml\nSitemap: {site.url}/none.xml\nSitemap: http://127.0.0.2:9/other.xml\n"

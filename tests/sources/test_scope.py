@@ -70,6 +70,40 @@ def test_prefixes_replace_the_folders() -> None:
         ("fe80::1", False),
         ("fd00::1", False),
         ("::ffff:127.0.0.1", False),
+        ("::ffff:93.184.216.34", True),
+        ("64:ff9b::93.184.216.34", True),
+        ("64:ff9b::10.0.0.1", False),
+        ("64:ff9b::169.254.169.254", False),
+        ("64:ff9b:1::1", False),  # NAT64 of a network's own
+        ("64:ff9b:1::93.184.216.34", False),
+        ("::127.0.0.1", False),  # IPv4-compatible
+        ("::93.184.216.34", False),
+        ("::ffff:0:127.0.0.1", False),  # SIIT
+        ("::ffff:0:93.184.216.34", False),
+        ("2002:5db8:d822::1", True),  # 6to4 of 93.184.216.34
+        ("2002:a00:1::1", False),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", False),  # Teredo
+        ("2606:4700::5efe:10.0.0.1", False),  # ISATAP
+        ("2606:4700::200:5efe:10.0.0.1", False),
+        ("2606:4700::200:5efe:93.184.216.34", True),
+        ("fe80::5efe:93.184.216.34", False),
+        ("fec0::1", False),
+        ("fec0::93.184.216.34", False),
+        ("5f00::1", False),
+        ("100::1", False),
+        ("100:0:0:1::1", False),
+        ("2001:2::1", False),
+        ("2001:db8::1", False),
+        ("3fff::1", False),
+        ("4000::1", False),
+        ("ff0e::1", False),
+        ("fe80::1%eth0", False),
+        ("2606:2800:220:1::1%eth0", True),
+        ("192.88.99.1", False),
+        ("192.0.0.170", False),
+        ("198.18.0.1", False),
+        ("240.0.0.1", False),
+        ("255.255.255.255", False),
     ],
 )
 def test_public_addresses(address: str, public: bool) -> None:

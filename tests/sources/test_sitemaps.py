@@ -46,6 +46,38 @@ def test_pages_of_a_urlset(pack: object) -> None:
     ]
 
 
+def test_alternates_are_pages_of_unknown_age() -> None:
+    body = URLSET.replace(
+        b"<priority>1</priority>",
+        b'<lastmod>2026</lastmod><x:link xmlns:x="h" rel="alternate" href="https://h.example/zh"/>',
+    )
+    assert [(e.url, e.changed_by is None) for e in read_sitemap(body)[1]] == [
+        ("https://h.example/a", False),
+        ("https://h.example/b", False),
+        ("https://h.example/zh", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("?a=1&b=2", "?a=1&b=2"),
+        ("?a=1&amp;b=2", "?a=1&b=2"),
+        ("?a=1&#38;b=2&#x26;c=3", "?a=1&b=2&c=3"),
+        ("?a=1&copy=2&lt=3", "?a=1&copy=2&lt=3"),
+        ("?q=&eacute;&b", "?q=&eacute;&b"),
+        ("<![CDATA[?a=1&b=2&amp;c]]>", "?a=1&b=2&amp;c"),
+    ],
+)
+def test_an_ampersand_stays_one_however_it_is_written(written: str, url: str) -> None:
+    body = f"<urlset><url><loc>https://h.example/{written}</loc></url></urlset>".encode()
+    assert [e.url for e in read_sitemap(body)[1]] == [f"https://h.example/{url}"]
+
+
+def test_a_file_full_of_openings_is_read_in_a_moment() -> None:
+    read_sitemap(b"<urlset>" + b"<![CDATA[&" * 500_000)
+
+
 def test_an_index_and_a_list_of_lines() -> None:
     index = b"<sitemapindex><sitemap><loc>https://h.example/1.xml.gz</loc></sitemap></sitemapindex>"
     assert read_sitemap(index)[0] is True

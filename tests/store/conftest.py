@@ -68,8 +68,8 @@ def store(backend: Backend) -> VersionedStore:
 
 @pytest.fixture(autouse=True)
 def quick_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These tests kill processes, not the machine: what fsync adds is the order it stands in, which
-    test_nothing_is_named_before_it_is_durable checks; waiting for the disk would be most of the time."""
+    """These tests kill processes, not the machine: what fsync adds is held by test_power_loss.py, whose children
+    sync for true; waiting for the disk would be most of the time."""
     monkeypatch.setattr(os, "fsync", lambda fd: None)
 
 

@@ -123,7 +123,7 @@ def test_a_failing_purge_or_gc_can_be_repeated(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("limit", [64, 0], ids=["each file synced", "many files synced at once"])
 def test_nothing_is_named_before_it_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
-    """Power loss cannot be had in a test, so the order is checked: sync, rename, sync the folder, move the branch."""
+    """The order: sync, rename, sync the folder, move the branch. What a power loss leaves: test_power_loss.py."""
     store = GitStore.at(tmp_path / "store.git")
     monkeypatch.setattr("orchestration.store.lfs_objects.BATCH_FILES", limit)
     monkeypatch.setattr("orchestration.store.git_objects.LOOSE_LIMIT", limit)
