@@ -5,23 +5,23 @@
 Made homes of 13, 203 and 1,503 nights of one source (made_home.py), everything fresh. Each command is a process of its
 own, measured in CPU seconds with its children, the best of three; the first command after a change of code, which parses
 the project once, is a row of its own. `publish` is a fresh process that publishes the delta of a crawl of three pages,
-without Dagster, in a home that exists. Writes docs/results/bench_commands.json; exits non-zero where a goal is missed.
+without Dagster, in the same home. `peak_mb` is of the largest process of a command. Writes docs/results/bench_commands.json; exits non-zero where a goal is missed.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.made_home import add_document, environment, make_home, url_of, write_source
+from benchmarks.made_home import add_document, add_source, environment, make_home, url_of
+from benchmarks.measuring import apart
 from benchmarks.results import ROOT, Goal, Result, finish, why
 
 CODE = (
@@ -30,7 +30,18 @@ CODE = (
 )
 REPEATS = 3
 GOAL_CPU_S = 3.0
-CRAWL = "web@20260101T000000Z"
+STAMP = "20260101T000000Z"
+NOTHING_TO_DO = "Everything is up to date"
+WATCHED = """
+import json, resource, subprocess, sys, time
+started = time.monotonic()
+code = subprocess.run(sys.argv[2:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+found = {"cpu_s": used.ru_utime + used.ru_stime, "seconds": time.monotonic() - started, "peak_mb": used.ru_maxrss / 1024}
+open(sys.argv[1], "w").write(json.dumps({name: round(value, 2) for name, value in found.items()}))
+sys.exit(code)
+"""
+"""A small process between: a child counts the memory of what it was forked from as its own."""
 PUBLISH = """
 import sys
 from assets.build import SilentProgress
@@ -53,13 +64,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         for crawls in options.crawls:
             rows += commands(Path(name) / str(crawls), crawls)
-        rows.append(publication(Path(name) / "small"))
     return finish(result_of(rows, options.crawls[-1]))
 
 
 def commands(folder: Path, crawls: int) -> list[dict[str, Any]]:
     """The rows of one home."""
-    make_home(folder, crawls)
+    apart(make_home, folder, crawls)
     page, text = add_document(folder)
     out = folder / "out"
     read, written = ["--input", str(text)], ["--output", str(out)]
@@ -76,7 +86,7 @@ def commands(folder: Path, crawls: int) -> list[dict[str, Any]]:
         "stage tokenize": ["stage", "tokenize", *read, *written],
     }.items():
         rows.append(best(name, folder, crawls, arguments))
-    return rows
+    return [*rows, publication(folder, crawls)]
 
 
 def best(name: str, folder: Path, crawls: int, arguments: Sequence[str], repeats: int = REPEATS) -> dict[str, Any]:
@@ -85,38 +95,34 @@ def best(name: str, folder: Path, crawls: int, arguments: Sequence[str], repeats
     for _ in range(repeats):
         shutil.rmtree(folder / "out", ignore_errors=True)
         runs.append(timed([sys.executable, "-m", "orchestration.cli", *arguments], folder))
+        if name == "run" and NOTHING_TO_DO not in (folder / "output.txt").read_text():
+            raise SystemExit(f"there was something to do: {(folder / 'output.txt').read_text()}")
     row = {"command": name, "crawls": crawls} | min(runs, key=lambda run: run["cpu_s"])
     print("  ".join(f"{key}={value}" for key, value in row.items()), flush=True)
     return row
 
 
-def timed(command: Sequence[str], folder: Path) -> dict[str, Any]:
+def timed(command: Sequence[str], folder: Path) -> dict[str, float]:
     """CPU seconds, seconds and memory of one command, which must end well."""
-    started = time.monotonic()
+    used = folder / "used.json"
+    watched = [sys.executable, "-S", "-c", WATCHED, str(used), *command]
     with (folder / "output.txt").open("w+") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(folder), stdout=output, stderr=output)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
+        done = subprocess.run(watched, cwd=ROOT, env=environment(folder), stdout=output, stderr=output, check=False)
+        if done.returncode:
             output.seek(0)
-            raise SystemExit(f"{' '.join(command)}: exit {process.returncode}\n{output.read()}")
-    seconds = time.monotonic() - started
-    found = {"cpu_s": used.ru_utime + used.ru_stime, "seconds": seconds, "peak_mb": used.ru_maxrss / 1024}
-    return {key: round(value, 2) for key, value in found.items()}
+            raise SystemExit(f"{' '.join(command)}: exit {done.returncode}\n{output.read()}")
+    return json.loads(used.read_text())
 
 
-def publication(folder: Path) -> dict[str, Any]:
-    """The row of a process that publishes one small thing: the delta of a crawl of three pages."""
-    write_source(folder)
-    for number in range(3):
-        (folder / "pages" / f"{number}.txt").write_text(f"Page {number} of a small source.\n" * 20, encoding="utf-8")
-    (folder / "home").mkdir()
-    timed([sys.executable, "-c", PUBLISH, "raw_crawl", CRAWL], folder)
+def publication(folder: Path, crawls: int) -> dict[str, Any]:
+    """The row of a process that publishes one small thing: the delta of a crawl of three pages, of a source of its own."""
     runs = []
     for number in range(REPEATS):
-        whole = shutil.copytree(folder, folder.with_name(f"small{number}"), symlinks=True)
-        runs.append(timed([sys.executable, "-c", PUBLISH, "crawl_delta", CRAWL], whole))
-    row = {"command": "publish", "crawls": 1} | min(runs, key=lambda run: run["cpu_s"])
+        source = f"small-{number}"
+        add_source(folder, source, [f"Page {page} of a small source.\n" * 20 for page in range(3)])
+        timed([sys.executable, "-c", PUBLISH, "raw_crawl", f"{source}@{STAMP}"], folder)
+        runs.append(timed([sys.executable, "-c", PUBLISH, "crawl_delta", f"{source}@{STAMP}"], folder))
+    row = {"command": "publish", "crawls": crawls} | min(runs, key=lambda run: run["cpu_s"])
     print("  ".join(f"{key}={value}" for key, value in row.items()), flush=True)
     return row
 

@@ -1,5 +1,5 @@
-"""A home of many nights for benchmarks of commands: manifests as real as published ones, tables only where a command
-reads one. Every identity is what the code says now, so all of it is fresh and there is nothing to do."""
+"""A home of many nights for benchmarks of commands: manifests and names of files as of a real one, tables only where a
+command reads one. Every identity is what the code says now, so all of it is fresh and there is nothing to do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import statistics
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,14 @@ from assets.tables import write_table
 from assets.tokenizer.training import TokenizerRecipe, train
 from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix
 from orchestration.config import Config, load_config
-from orchestration.digest import MANIFEST
+from orchestration.digest import DIGESTS, MANIFEST, REPORT
 from orchestration.identity import identity
 from orchestration.stages import STAGES, Stage
 from orchestration.status import current_inputs
 from orchestration.store import open_store
 from orchestration.workplace import Workplace
+from quality.asset_checks import NamedOutcome, check_specs
+from quality.outcome import CheckOutcome
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE, RECIPE = "web", "demo"
@@ -41,6 +44,14 @@ TABLES: dict[str, tuple[tuple[str, pa.Schema], ...]] = {
     "probability_probes": (("probes", schemas.PROBES),),
     "needle_in_haystack": (("needles", schemas.NEEDLES),),
 }
+NAMES = {
+    "raw_crawl": ("captures.parquet", "crawl-00000.warc.gz", "source.json"),
+    "crawl_delta": ("delta.parquet", "live-00000.parquet"),
+    "extracted_documents": ("documents.parquet",),
+    "filtered_documents": ("decisions.parquet",),
+    "document_signatures": ("signatures-00000.parquet",),
+}
+"""What a crawl of each stage is made of: in a made home the content is that of nothing."""
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -49,9 +60,9 @@ def environment(folder: Path) -> dict[str, str]:
     return kept | {"HEADWATER_HOME": str(folder / "home"), "HEADWATER_CONFIG": str(folder / "config")}
 
 
-def make_home(folder: Path, nights: int) -> None:
+def make_home(folder: Path, nights: int) -> dict[str, Any]:
     """One source with so many crawls, everything downstream of them, and one run, in one commit."""
-    write_source(folder)
+    write_config(folder)
     config = load_config(folder / "config")
     home = folder / "home"
     store = open_store(str(home / "store.git"))
@@ -61,12 +72,13 @@ def make_home(folder: Path, nights: int) -> None:
     put: dict[str, Path | bytes] = {}
     keys: dict[str | None, list[str | None]] = {"crawl": [*crawls], "run": [run], None: [None]}
     for stage in STAGES:
+        files = _files(folder / "files", stage, nights)
         for key in keys[stage.partition]:
-            files = _files(folder / "files", stage, nights)
             manifest = _manifest(stage, key, config, catalog, crawls, files)
             catalog.manifests[stage.name, key] = manifest
             here = prefix(stage, key)
-            put |= {here + path.name: path for path in files}
+            names = [*files, DIGESTS, REPORT]
+            put |= {here + name: files.get(name) or (here + name).encode() for name in names}  # each an object of its own
             put[here + MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
     store.commit("main", put, message=f"{nights} nights")
     shutil.rmtree(folder / "files")
@@ -74,18 +86,27 @@ def make_home(folder: Path, nights: int) -> None:
     os.environ.pop("DAGSTER_HOME", None)
     workplace.instance.add_dynamic_partitions("crawl", crawls)
     workplace.instance.add_dynamic_partitions("run", [run])
-    os.environ.pop("DAGSTER_HOME", None)
+    return {"crawls": nights}
 
 
-def write_source(folder: Path) -> None:
-    """The project's configuration with one source: the files of a folder."""
+def write_config(folder: Path) -> None:
+    """The project's configuration with one source."""
     shutil.copytree(ROOT / "config", folder / "config")
-    (folder / "config" / "sources.toml").write_text(
-        f'[{SOURCE}]\nkind = "files"\nlicence = "CC0-1.0"\ndomain = "documentation"\nformat = "text"\n'
-        f'root = "{folder / "pages"}"\ninclude = ["*"]\n',
-        encoding="utf-8",
-    )
-    (folder / "pages").mkdir()
+    (folder / "config" / "sources.toml").unlink()
+    add_source(folder, SOURCE, [])
+
+
+def add_source(folder: Path, name: str, pages: Sequence[str]) -> None:
+    """One more source: the files of a folder."""
+    root = folder / "pages" / name
+    root.mkdir(parents=True)
+    for number, page in enumerate(pages):
+        (root / f"{number}.txt").write_text(page, encoding="utf-8")
+    with (folder / "config" / "sources.toml").open("a", encoding="utf-8") as file:
+        file.write(
+            f'[{name}]\nkind = "files"\nlicence = "CC0-1.0"\ndomain = "documentation"\nformat = "text"\n'
+            f'root = "{root}"\ninclude = ["*"]\n\n'
+        )
 
 
 def add_document(folder: Path) -> tuple[Path, Path]:
@@ -100,7 +121,7 @@ def add_document(folder: Path) -> tuple[Path, Path]:
     return page, text
 
 
-def _files(folder: Path, stage: Stage, nights: int) -> list[Path]:
+def _files(folder: Path, stage: Stage, nights: int) -> dict[str, Path | bytes]:
     found = [
         write_table(folder / stage.name, table, _documents(nights) if table == "documents" else [], schema)
         for table, schema in TABLES.get(stage.name, ())
@@ -110,7 +131,7 @@ def _files(folder: Path, stage: Stage, nights: int) -> list[Path]:
         found.append(folder / stage.name / "tokenizer.json")
         found[0].parent.mkdir(parents=True)
         found[0].write_text(trained.tokenizer_json, encoding="utf-8")
-    return found
+    return {path.name: path for path in found} | dict.fromkeys(NAMES.get(stage.name, ()), b"")
 
 
 def _documents(nights: int) -> list[dict[str, Any]]:
@@ -126,10 +147,16 @@ def url_of(number: int) -> str:
 
 
 def _manifest(
-    stage: Stage, key: str | None, config: Config, catalog: Catalog, crawls: list[str], files: list[Path]
+    stage: Stage,
+    key: str | None,
+    config: Config,
+    catalog: Catalog,
+    crawls: list[str],
+    files: Mapping[str, Path | bytes],
 ) -> dict[str, Any]:
     wanted = identity(stage, key, config, current_inputs(stage, key, catalog, crawls))
-    sizes = {path.name: path.stat().st_size for path in files}
+    sizes = {name: file.stat().st_size if isinstance(file, Path) else len(file) for name, file in files.items()}
+    checks = [NamedOutcome(c.name, c.blocking, CheckOutcome(True, c.description, {})) for c in check_specs(stage.name)]
     documents = DOCUMENTS_OF_A_NIGHT * (1 if stage.partition == "crawl" else len(crawls))
     report = {"documents_in": documents, "documents_kept": documents, "dropped": {}, "stats": {}}
     return {
@@ -148,5 +175,5 @@ def _manifest(
         "extends": None,
         "created_at": FIRST_NIGHT.isoformat(timespec="seconds"),
         "duration_s": 1.0,
-        "checks": [],
+        "checks": [check.as_json() for check in checks],
     }

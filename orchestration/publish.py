@@ -134,7 +134,7 @@ class Publisher:
 
     def _refuse_stale(self, stage: Stage, partition: str | None, catalog: Catalog) -> list[str]:
         extra = [partition] if stage.partition == "run" and partition else []
-        status = walk(catalog, self.config, extra)
+        status = walk(catalog, self.config, extra, stage)
         crawls = published_crawls(catalog)
         problems = upstream_problems(stage, partition, catalog, crawls, status, for_build=True)
         if problems and not self.allow_stale:
