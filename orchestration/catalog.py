@@ -77,7 +77,7 @@ def read_catalog(store: VersionedStore, ref: str = MAIN) -> Catalog:
 
 
 def _all_manifests(store: VersionedStore, commit: str) -> Manifests:
-    infos = [info for folder in _FOLDERS for info in store.list(commit, folder) if info.path.endswith(f"/{MANIFEST}")]
+    infos = [info for folder in _FOLDERS for info in store.list(commit, folder, f"/{MANIFEST}")]
     if any(info.sha256 not in _manifest_cache for info in infos):
         _manifest_cache.update(read_kept())
     unkept = sum(info.sha256 not in _manifest_cache for info in infos)

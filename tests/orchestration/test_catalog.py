@@ -20,9 +20,9 @@ class CountingStore(GitStore):
 
     listed = 0
 
-    def list(self, ref: str, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, ref: str, prefix: str = "", suffix: str = "") -> Iterator[ObjectInfo]:
         """Counted."""
-        for info in super().list(ref, prefix):
+        for info in super().list(ref, prefix, suffix):
             self.listed += 1
             yield info
 
@@ -39,6 +39,13 @@ def put(day: int, version: str = "v1") -> dict[str, Path | bytes | ObjectInfo]:
 
 def versions(store: GitStore, ref: str = MAIN) -> dict[Any, str]:
     return {key: found["version"] for key, found in read_catalog(store, ref).manifests.items()}
+
+
+def test_a_catalog_looks_at_manifests_only(tmp_path: Path) -> None:
+    store = CountingStore.at(tmp_path / "store.git")
+    store.commit(MAIN, put(1) | put(2), message="two nights of two files each")
+    read_catalog(store)
+    assert store.listed == 2
 
 
 def test_what_was_read_is_not_listed_again(tmp_path: Path) -> None:
