@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,14 @@ class Catalog:
 
     commit: str
     manifests: dict[tuple[str, str | None], dict[str, Any]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    """Partitions that were taken out by `without`."""
+
+    def without(self, partitions: Sequence[str]) -> Catalog:
+        """The same as if these partitions had not been published."""
+        gone = set(partitions)
+        kept = {key: manifest for key, manifest in self.manifests.items() if key[1] not in gone}
+        return Catalog(self.commit, kept, tuple(partitions))
 
     def get(self, asset: str, partition: str | None) -> dict[str, Any] | None:
         """The manifest, or None when that was never published."""

@@ -98,7 +98,7 @@ class Driver:
         """
         for key in self.due_crawls():
             yield self._step("crawl_job", key, self._due("crawl", key))
-        for key in self._look()[0].partitions(CRAWL):
+        for key in published_crawls(self._look()[0]):
             yield self._step("crawl_job", key, self._due("crawl", key))
         catalog = self._look()[0]
         if self.failures and not whole_crawls(catalog, published_crawls(catalog)):
@@ -145,7 +145,7 @@ class Driver:
         """What `run` would do as things stand now; what later steps find changed is included as missing."""
         catalog, status = self._look()
         steps = [_whole_job("crawl_job", key, "a new crawl") for key in sorted(self.due_crawls())]
-        for key in catalog.partitions(CRAWL):
+        for key in published_crawls(catalog):
             steps.append(self._step("crawl_job", key, self._items("crawl", key, status)))
         upstream_changes = any(step.assets for step in steps)
         curate = self._step("curate_job", None, self._items(None, None, status, lineage=False))

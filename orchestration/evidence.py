@@ -10,6 +10,7 @@ from assets.build import StageReport
 from orchestration.catalog import Catalog
 from orchestration.partitions import split_key
 from orchestration.stages import Stage
+from orchestration.status import published_crawls
 from quality.asset_checks import NamedOutcome
 from quality.outcome import Evidence
 from quality.thresholds import YIELD_DOCUMENTS_MINIMUM, YIELD_HISTORY_VERSIONS
@@ -34,7 +35,8 @@ def earlier_yields(stage: Stage, partition: str | None, catalog: Catalog) -> dic
     """
     if stage.partition == "crawl" and partition is not None:
         source = split_key(partition)[0]
-        keys = [key for key in catalog.partitions(stage.name) if split_key(key)[0] == source and key < partition]
+        keys = [k for k in published_crawls(catalog) if split_key(k)[0] == source and k < partition]
+        keys = [k for k in keys if (stage.name, k) in catalog.manifests]
         manifests = [catalog.manifests[stage.name, key] for key in keys]
         return {source: [each["report"] | {"accepted": bool(each.get("accepted_yields"))} for each in manifests]}
     previous = catalog.get(stage.name, partition) if stage.partition is None else None

@@ -36,6 +36,8 @@ from orchestration.staged import Publication, Staged, encoded, manifest_path, re
 from orchestration.stages import BY_NAME, Stage
 from orchestration.status import CRAWL, PLANNER, current_inputs, differences, published_crawls, upstream_problems, walk
 from orchestration.store.contract import ObjectInfo, VersionedStore
+from orchestration.superseding import superseded_by
+from orchestration.ways_out import blocked
 from quality.asset_checks import NamedOutcome, run_checks
 
 ALLOW_STALE_TAG, FORCE_TAG = "headwater/allow_stale", "headwater/force"
@@ -89,11 +91,13 @@ class Publisher:
             yield self._stage(stage, partition, lock)
 
     def _stage(self, stage: Stage, partition: str | None, lock: AssetLock) -> Staged | Publication:
-        catalog = read_catalog(self.store)
+        everything = catalog = read_catalog(self.store)
+        if stage.name == CRAWL and partition and not catalog.get(CRAWL, partition):
+            catalog = catalog.without(superseded_by(partition, catalog, self.store))
         stale = self._refuse_stale(stage, partition, catalog)
         wanted = identity(stage, partition, self.config, self._input_versions(stage, partition, catalog))
         done = catalog.get(stage.name, partition)
-        _refuse_disorder(stage, partition, catalog)
+        _refuse_disorder(stage, partition, everything)
         if done and (done["fingerprint"] == wanted.fingerprint or stage.name == CRAWL) and not self.force:
             return self._accepted(stage, done, catalog)
         if done and stage.once:
@@ -106,11 +110,7 @@ class Publisher:
         Raises BlockedError naming the failed checks, NotWhatWasCheckedError, KeyOrderError.
         """
         if staged.failed:
-            lines = "; ".join(f"{c.name}: {c.outcome.description}" for c in staged.failed)
-            raise BlockedError(
-                f"{staged.stage.name}: {len(staged.failed)} blocking check(s) failed: {lines}. Nothing was published; "
-                f"the staged data is on branch {staged.branch} (headwater diff main {staged.branch})."
-            )
+            raise BlockedError(blocked(staged, self.config.sources))
         refuse_unchecked(self.store, staged)
         _refuse_disorder(staged.stage, staged.partition, read_catalog(self.store))
         metadata = {
@@ -277,7 +277,7 @@ class Publisher:
             "extends": extends,
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "duration_s": round(time.monotonic() - started, 3),
-        }
+        } | ({"supersedes": list(catalog.left_out)} if catalog.left_out else {})
         return manifest, digest
 
     def _kept(self, extends: Extension | None, catalog: Catalog) -> _Kept:

@@ -3,12 +3,12 @@
 Dagster's own staleness is not transitive, skips wide fan-ins and never refuses; this one decides.
 A partition is stale when one of its own parts changed (configuration, code, libraries, inputs) or
 anything upstream is not fresh. Raw crawls are evidence and never stale. Runs that a newer run of the
-same recipe superseded are history.
+same recipe superseded are history, and so are crawls that a check blocked when a newer one took their place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -117,8 +117,20 @@ def whole_crawls(catalog: Catalog, crawls: Sequence[str]) -> list[str]:
 
 
 def published_crawls(catalog: Catalog) -> list[str]:
-    """Crawl partitions whose raw crawl is published: the ones that downstream must account for."""
-    return catalog.partitions(CRAWL)
+    """Crawl partitions whose raw crawl is published: the ones that downstream must account for.
+
+    Those that a later crawl was not built upon (superseding.py) are history.
+    """
+    gone = set(superseded_crawls(catalog))
+    return [key for key in catalog.partitions(CRAWL) if key not in gone]
+
+
+def superseded_crawls(catalog: Catalog) -> dict[str, str]:
+    """Crawl that a check blocked -> the crawl that takes its place."""
+    found: dict[str, str] = {}
+    for key in catalog.partitions(CRAWL):
+        found |= dict.fromkeys(catalog.manifests[CRAWL, key].get("supersedes", ()), key)
+    return found
 
 
 def walk(catalog: Catalog, config: Config, extra_runs: Iterable[str] = (), of: Stage | None = None) -> Status:
@@ -127,26 +139,29 @@ def walk(catalog: Catalog, config: Config, extra_runs: Iterable[str] = (), of: S
     `extra_runs` adds runs that were started but published nothing.
     """
     status = Status(catalog.commit)
-    crawls = published_crawls(catalog)
+    crawls, gone = published_crawls(catalog), superseded_crawls(catalog)
     runs = sorted(set(catalog.partitions(PLANNER)) | set(extra_runs))
     newest = set(newest_keys(runs).values())
     for stage in STAGES if of is None else ancestors(of):
         keys: list[str | None] = [None]
-        if stage.partition == "crawl":
-            keys = list(crawls)
-        elif stage.partition == "run":
-            keys = list(runs)
+        if stage.partition:
+            keys = [*sorted([*crawls, *gone])] if stage.partition == "crawl" else [*runs]
         for key in keys:
-            superseded = stage.partition == "run" and key not in newest
-            item = _history(stage, key, catalog) if superseded else _judge(stage, key, catalog, config, crawls, status)
+            superseded = key in gone or (stage.partition == "run" and key not in newest)
+            item = (
+                _history(stage, key, catalog, gone)
+                if superseded
+                else _judge(stage, key, catalog, config, crawls, status)
+            )
             if item:
                 status.items[stage.name, key] = item
     return status
 
 
-def _history(stage: Stage, key: str | None, catalog: Catalog) -> Item | None:
+def _history(stage: Stage, key: str | None, catalog: Catalog, gone: Mapping[str, str]) -> Item | None:
     manifest = catalog.get(stage.name, key)
-    return Item(stage.name, key, "history", version=manifest["version"]) if manifest else None
+    causes = (f"blocked by a check; {gone[key]} takes its place",) if key and key in gone else ()
+    return Item(stage.name, key, "history", causes, manifest["version"]) if manifest else None
 
 
 def _judge(stage: Stage, key: str | None, catalog: Catalog, config: Config, crawls: list[str], status: Status) -> Item:

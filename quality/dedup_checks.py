@@ -10,7 +10,7 @@ from quality.thresholds import (
     WATCHED_SOURCE_DOCUMENTS,
     YIELD_POINTS_MINIMUM,
 )
-from quality.yields import YIELDS_ARE_LIKE_BEFORE, how_to_accept
+from quality.yields import YIELDS_ARE_LIKE_BEFORE, acceptable, how_to_accept
 
 
 def _every_kept_document_is_signed(evidence: Evidence) -> CheckOutcome:
@@ -72,9 +72,10 @@ def _corpus_does_not_shrink(evidence: Evidence) -> CheckOutcome:
 
 def _contamination_does_not_condemn_the_corpus(evidence: Evidence) -> CheckOutcome:
     rate, hits = evidence.statistic("drop_rate"), sum(evidence.report["dropped"].values())
-    return CheckOutcome(
+    return acceptable(
         rate <= CONTAMINATED_SHARE_MAXIMUM or hits < WATCHED_SOURCE_DOCUMENTS,
         f"{hits} documents ({rate:.1%}) hold evaluation items, at most {CONTAMINATED_SHARE_MAXIMUM:.0%} may",
+        evidence,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from quality.outcome import Check, CheckOutcome, Evidence
-from quality.yields import YIELDS_ARE_LIKE_BEFORE
+from quality.yields import YIELDS_ARE_LIKE_BEFORE, acceptable
 
 MIN_DOCUMENTS = 20  # below it one document is a large share, and shares say nothing
 MAX_DROP_RATE_RISE = 0.2  # of all documents; between two versions of one crawl only the recipe or the code differs
@@ -41,12 +41,14 @@ def source_was_not_wiped_out(evidence: Evidence) -> CheckOutcome:
     came = evidence.report["stats"].get("wanted_seen", evidence.statistic("documents_in"))
     before = (evidence.previous or {}).get("documents_kept") or 0
     if before >= MIN_DOCUMENTS:
-        return CheckOutcome(
+        return acceptable(
             kept >= MIN_KEPT_AGAINST_PREVIOUS * before,
             f"{kept} documents kept, {before} in the accepted version (at least {MIN_KEPT_AGAINST_PREVIOUS:.0%})",
+            evidence,
             {"share": kept / before},
         )
-    return CheckOutcome(kept > 0 or came < MIN_DOCUMENTS, f"{kept} of {came} documents kept; {before} before")
+    words = f"{kept} of {came} documents kept; {before} before"
+    return acceptable(kept > 0 or came < MIN_DOCUMENTS, words, evidence)
 
 
 def drop_rate_is_like_before(evidence: Evidence) -> CheckOutcome:
@@ -80,7 +82,7 @@ def language_yields_are_plausible(evidence: Evidence) -> CheckOutcome:
         if seen[name] >= MIN_DOCUMENTS and share < MIN_LANGUAGE_YIELD.get(name, 0.1)
     }
     words = ", ".join(f"{name} {share:.0%} of {seen[name]}" for name, share in sorted(yields.items())) or "none came"
-    return CheckOutcome(not low, f"kept by language: {words}", {"too_low": low})
+    return acceptable(not low, f"kept by language: {words}", evidence, {"too_low": low})
 
 
 def text_lengths_are_plausible(evidence: Evidence) -> CheckOutcome:
@@ -100,14 +102,14 @@ def extraction_rarely_fails(evidence: Evidence) -> CheckOutcome:
     """Share of captures whose parser raised, hung or died."""
     came, share = evidence.statistic("documents_in"), evidence.statistic("failed_share")
     words = f"{share:.1%} of {came} captures failed in the parser (at most {MAX_FAILED_SHARE:.0%})"
-    return CheckOutcome(came < MIN_DOCUMENTS or share <= MAX_FAILED_SHARE, words, {"share": share})
+    return acceptable(came < MIN_DOCUMENTS or share <= MAX_FAILED_SHARE, words, evidence, {"share": share})
 
 
 def no_rule_drops_most_of_a_source(evidence: Evidence) -> CheckOutcome:
     """Share of the documents in wanted languages that the most frequent reason takes."""
     wanted, share = evidence.statistic("wanted_seen"), evidence.statistic("largest_drop_share")
     words = f"the most frequent reason drops {share:.0%} of {wanted} documents in wanted languages (at most {MAX_DROP_SHARE:.0%})"
-    return CheckOutcome(wanted < MIN_DOCUMENTS or share <= MAX_DROP_SHARE, words, {"share": share})
+    return acceptable(wanted < MIN_DOCUMENTS or share <= MAX_DROP_SHARE, words, evidence, {"share": share})
 
 
 _WIPED = Check(

@@ -117,10 +117,20 @@ def _spread(usual: float, shares: Sequence[float], documents: int, known: Sequen
     return sqrt(between**2 + chance)
 
 
+def accept_command(sources: Iterable[str]) -> str:
+    """What a person types who looked at it and agrees; the publisher passes a check whose metadata names `sources`."""
+    return f"headwater run {' '.join(f'--accept-yield {source}' for source in sources)}"
+
+
 def how_to_accept(sources: Iterable[str]) -> str:
-    """The remedy for a jump that a person has looked at; the publisher passes a check whose metadata names `sources`."""
-    options = " ".join(f"--accept-yield {source}" for source in sources)
-    return f"accept it: `headwater run {options}` (run tag headwater/accept_yield), which the manifest records"
+    """The remedy for a jump that a person has looked at."""
+    return f"accept it: `{accept_command(sources)}` (run tag headwater/accept_yield), which the manifest records"
+
+
+def acceptable(passed: bool, words: str, evidence: Evidence, metadata: Mapping[str, Any] | None = None) -> CheckOutcome:
+    """A verdict on what came in, not on our work: a person may accept it for the sources that it is about."""
+    sources = {} if passed else {"sources": sorted(evidence.yields)}
+    return CheckOutcome(passed, words, {**(metadata or {}), **sources})
 
 
 def _yields_are_like_before(evidence: Evidence) -> CheckOutcome:

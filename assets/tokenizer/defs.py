@@ -135,10 +135,11 @@ def token_shards(build: Build) -> StageReport:
     written.keep(plan.kept)
     output = written.segment()
     index = output.table("index", ["doc_id", "tokens"])
-    corpus = build.one("corpus").table("documents", ["doc_id", "language"])
+    corpus = build.one("corpus").table("documents", ["doc_id", "language", "source"])
     lengths = _lengths_by_channel(index, corpus)
     totals = {channel: int(values.sum()) for channel, values in lengths.items()}
-    languages = dict(zip(*(corpus.slice(0, 4096)[name].to_pylist() for name in corpus.column_names), strict=True))
+    first = corpus.slice(0, 4096)
+    languages = dict(zip(first["doc_id"].to_pylist(), first["language"].to_pylist(), strict=True))
     decoded = shards.decode_some(output, languages, bpe, SHOWN_DOCUMENTS, SHOWN_CHARACTERS)
     stats = shards.summary(output, all_shards, index, dtype)
     return StageReport(
@@ -147,12 +148,18 @@ def token_shards(build: Build) -> StageReport:
         tokens_out=sum(totals.values()),
         stats=stats
         | {"channel_tokens": totals, "documents_encoded": len(come), "documents_moved": len(moved)}
-        | {"shards_kept": len(plan.kept)},
+        | {"shards_kept": len(plan.kept), "documents_by_source": _counts(corpus["source"])},
         samples=[Sample("Decoded from the shards", ("doc_id", "channel", "tokens", "begins", "ends"), decoded)],
         plots={"Document length": plots.histogram("tokens per document", lengths, logarithmic=True)},
         volatile_files=(shards.SHARD_FILES, shards.SHARDS_FILE),
         extends=written.extends,
     )
+
+
+def _counts(column: pa.ChunkedArray) -> dict[str, int]:
+    return {
+        str(entry["values"]): int(entry["counts"]) for entry in sorted(pc.value_counts(column).to_pylist(), key=str)
+    }
 
 
 def _lengths_by_channel(index: pa.Table, corpus: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
