@@ -10,7 +10,7 @@ from typing import Any
 from assets.sources.config import SourceConfig
 from assets.sources.dataset import LAYOUTS
 from assets.sources.decompression import plain_name
-from orchestration.config import ConfigError, read_toml, validate
+from orchestration.config import ConfigError, read_sources_toml, validate
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _COMMENT = "added by `headwater import`"
@@ -49,7 +49,7 @@ def new_source(
     path = config / "sources.toml"
     if not _NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r}: lower-case letters, digits and hyphens only")
-    if name in read_toml(path):
+    if name in read_sources_toml(path):
         raise ConfigError(f"{path} has a source {name!r} already: `headwater import {name}` reads it again")
     table = {**kind_of(specs[0]), **{key: value for key, value in keys.items() if value}}
     if "paths" not in settings and table["kind"] != "common_crawl":

@@ -15,13 +15,16 @@ from urllib.parse import quote
 from assets.build import BuildError, Progress
 from assets.schemas import CAPTURES, document_id
 from assets.sources.config import FilesSource
+from assets.sources.variables import Variables
 from assets.sources.warc import WarcFolder
 from assets.tables import write_table
 
 
-def capture_files(source: FilesSource, name: str, crawl: str, output: Path, progress: Progress) -> dict[str, Any]:
+def capture_files(
+    source: FilesSource, name: str, crawl: str, output: Path, progress: Progress, variables: Variables
+) -> dict[str, Any]:
     """Store the files of a source in path order; returns numbers of the execution."""
-    root = resolve_root(source.root, name)
+    root = resolve_root(variables.reveal(source.root), name)
     paths = list_files(root, source)
     rows: list[dict[str, Any]] = []
     stored = 0
