@@ -5,14 +5,12 @@ from __future__ import annotations
 import base64
 import gzip
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 import urllib3
-from warcio.archiveiterator import ArchiveIterator
 
 from assets.build import BuildError, SilentProgress
 from assets.sources.config import SourceConfig
@@ -21,6 +19,7 @@ from assets.sources.variables import Variables, named_place, names_again, sign_i
 from orchestration.config import ConfigError, read_sources_toml, validate
 from orchestration.digest import data_version
 from tests.builds import segment_of
+from tests.canaries import contents_of, forms_of, found_below
 from tests.sources.bulk import Crawled, crawl, table
 from tests.sources.file_server import FileServer
 from tests.sources.file_server import serve as serve_files
@@ -28,7 +27,7 @@ from tests.sources.site import Page, Site, html, serve
 
 QUERY, FOLDER, PASSWORD = "q/canary-1=xyz", "canary-folder-77", "canary:p@ss/word"
 VALUES = {"HW_QUERY": QUERY, "HW_FOLDER": FOLDER, "HW_PASSWORD": PASSWORD, "HW_USER": "canary-user"}
-CANARIES = sorted({form.encode() for value in VALUES.values() for form in (value, quote(value, safe=""), quote(value))})
+CANARIES = forms_of(VALUES.values())
 
 
 @pytest.fixture(autouse=True)
@@ -37,27 +36,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def everything_in(folder: Path) -> Iterator[tuple[str, bytes]]:
-    """Every file below a folder as text that can be searched: Parquet as rows, WARC without its compression."""
-    import pyarrow.parquet as pq
-
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        content = path.read_bytes()
-        if path.suffix == ".parquet":
-            content = repr(pq.ParquetFile(path).read().to_pylist()).encode()
-        elif path.suffix == ".gz":
-            with path.open("rb") as stream:
-                for record in ArchiveIterator(stream):
-                    content = str(record.rec_headers).encode() + str(record.http_headers).encode()
-                    yield path.name, content + record.raw_stream.read()
-            content = gzip.decompress(path.read_bytes())
-        yield path.name, content
-
-
 def refuse_canaries(folder: Path) -> None:
-    for name, content in everything_in(folder):
-        for canary in CANARIES:
-            assert canary not in content, f"{name}: {canary!r}"
+    assert found_below(folder, VALUES.values()) == []
 
 
 # --- a site
@@ -141,7 +121,7 @@ def test_a_site_behind_a_token_is_crawled_under_the_names_of_its_variables(tmp_p
     }
     assert again[f"{where}index.html?t=${{HW_QUERY}}"]["revisit"] == "server_not_modified"
     said = b"Your key is ${HW_QUERY}, you are in ${HW_FOLDER}."
-    assert any(said in content for _, content in everything_in(tmp_path / "a"))
+    assert any(said in content for _, content in contents_of(tmp_path / "a"))
     refuse_canaries(tmp_path)
 
 
