@@ -53,6 +53,7 @@ class Record:
     opt_out: str | None = None
     drop_reason: str | None = None
     detail: str | None = None
+    record_id: str | None = None  # of the WARC record it was, for who reads files without a crawl
 
 
 class RecordSink:
