@@ -29,7 +29,7 @@ from assets.documents.extraction import Extraction, extraction_pipeline
 from assets.documents.formats import Declared
 from assets.documents.recipe import Filters, filtering_pipeline
 from assets.machine_faults import raise_machine_fault
-from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines, write_lines
+from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines, shown_name, write_lines
 from assets.schemas import DOCUMENTS
 from assets.tables import schema
 
@@ -169,7 +169,7 @@ def _pages(files: list[Path], source: Path, max_bytes: int, skipped: Counter[str
             for record_id, url, content_type, payload in _records(path, max_bytes, skipped):
                 yield _page(ids.new(record_id, str(path)), url, content_type, payload)
         else:
-            relative = path.relative_to(root).as_posix()
+            relative = shown_name(path.relative_to(root).as_posix())
             with path.open("rb") as file:
                 payload = file.read(max_bytes + 1)
             content_type = "text/plain" if name.endswith(".txt") else "text/html"

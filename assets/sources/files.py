@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import mimetypes
+import os
 import sysconfig
 from collections import Counter
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ def capture_files(
     info = {"software": "Headwater", "format": "WARC File Format 1.1", "isPartOf": crawl}
     with WarcFolder(output, info) as warc:
         for number, relative in enumerate(paths):
-            url = f"file:///{name}/{quote(relative.as_posix())}"
+            url = f"file:///{name}/{quote(os.fsencode(relative.as_posix()))}"
             content_type = mimetypes.guess_type(relative.name)[0] or "text/plain"
             row: dict[str, Any] = dict.fromkeys(CAPTURES.names)
             row |= {"url": url, "requested_url": url, "source": name, "crawl": crawl}

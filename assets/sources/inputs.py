@@ -53,7 +53,7 @@ class Inputs:
                 other = found.setdefault(item.name, item)
                 if other != item:
                     raise BuildError(
-                        f"source {self._name!r}: {other.place} and {item.place} would both be named {item.name!r};"
+                        f"source {self._name!r}: {other.place!r} and {item.place!r} would both be named {item.name!r};"
                         " make two sources of them, or name a folder above both"
                     )
         return sorted(found.values())

@@ -237,11 +237,19 @@ def storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _name_bytes(name: str) -> bytes:
+    """The bytes of a file name, which need not be UTF-8; what came from no such name has its surrogates written out."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return storable(name).encode()
+
+
 def bulk_url(kind: str, source: str, *parts: str) -> str:
     """`dataset:SOURCE/part/part`, percent-encoded; a name too long for a URL is told by its hash."""
     from urllib.parse import quote
 
-    path = "/".join(part if _PLAIN.fullmatch(part) else quote(storable(part), safe="/!~:@") for part in parts)
+    path = "/".join(part if _PLAIN.fullmatch(part) else quote(_name_bytes(part), safe="/!~:@") for part in parts)
     path = names_again(path)
     if len(path) > MAX_URL_CHARACTERS:
         path = "sha256:" + hashlib.sha256(path.encode()).hexdigest()
