@@ -197,9 +197,8 @@ def _records(path: Path, max_bytes: int, skipped: Counter[str]) -> Iterator[tupl
     from assets.sources.warc_import import member_record
     from assets.sources.warc_members import open_members
 
-    source = WarcSource(
-        kind="warc", licence="-", domain="stage", format="auto", paths=(str(path),), max_bytes_per_record=max_bytes
-    )
+    keys = {"kind": "warc", "licence": "-", "domain": "stage", "paths": [str(path)], "max_bytes_per_record": max_bytes}
+    source = WarcSource.model_validate(keys)
     number = 0
     try:
         for number, member in enumerate(open_members(lambda: path.open("rb"), max_bytes), 1):

@@ -88,7 +88,7 @@ def test_stage_extract(tmp_path: Path) -> None:
         + b"</p></body></html>"
     )
     put(tmp_path / "in", f"{BAD}.html", page)
-    extract_files(tmp_path / "in", tmp_path / "out", Extraction())
+    extract_files(tmp_path / "in", tmp_path / "out", Extraction.model_validate({}))
     assert [json.loads(line)["id"] for line in (tmp_path / "out/documents.jsonl").read_text().splitlines()] == [
         f"{NAMED}.html"
     ]
