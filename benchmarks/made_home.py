@@ -78,7 +78,9 @@ def make_home(folder: Path, nights: int) -> dict[str, Any]:
             catalog.manifests[stage.name, key] = manifest
             here = prefix(stage, key)
             names = [*files, DIGESTS, REPORT]
-            put |= {here + name: files.get(name) or (here + name).encode() for name in names}  # each an object of its own
+            put |= {
+                here + name: files.get(name) or (here + name).encode() for name in names
+            }  # each an object of its own
             put[here + MANIFEST] = json.dumps(manifest, indent=1, sort_keys=True).encode()
     store.commit("main", put, message=f"{nights} nights")
     shutil.rmtree(folder / "files")
