@@ -15,7 +15,8 @@ from orchestration.alerts import Alert, Crawls, DeliveryError, FailedRun, Told, 
 from orchestration.alerts import of_failed_runs as of_runs
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.config import ConfigError
-from orchestration.partitions import is_key, split_key
+from orchestration.key_order import believable
+from orchestration.partitions import split_key
 from orchestration.schedules import schedule_name
 from orchestration.workplace import open_workplace
 
@@ -108,7 +109,7 @@ def crawls_of_sources(
         (instance.get_dynamic_partitions("crawl"), tried),
         (catalog.partitions("raw_crawl"), published),
     ):
-        for key in filter(is_key, keys):
+        for key in believable(keys):
             where[split_key(key)[0]].append(key)
     since = _schedules_on(instance)
     for name, table in sorted(sources.items()):

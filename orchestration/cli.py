@@ -117,7 +117,10 @@ def run(
         list[str] | None, typer.Option(help="Accept a jump in the yields of this source; recorded (repeatable).")
     ] = None,
     abandon: Annotated[
-        list[str] | None, typer.Option(help="First forget this partition, which never published anything (repeatable).")
+        list[str] | None,
+        typer.Option(
+            help="First forget this partition, which never published anything or is from the future (repeatable)."
+        ),
     ] = None,
     at: Annotated[str | None, typer.Option(help="Time stamp of new partitions (YYYYMMDDTHHMMSSZ).")] = None,
     json: Json = False,

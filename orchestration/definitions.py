@@ -18,6 +18,7 @@ from orchestration.code_version import code_version
 from orchestration.config import ConfigError, Profile
 from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.in_progress import JOBS
+from orchestration.key_order import KeyOrderError
 from orchestration.machine_errors import machine_trouble
 from orchestration.offline import apply_offline_defaults
 from orchestration.progress import progress_for
@@ -46,7 +47,7 @@ PARTITIONS = {
 }
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
 EXPECTED_ERRORS = (
-    *(BuildError, CatalogError, ConfigError, StoreError),
+    *(BuildError, CatalogError, ConfigError, KeyOrderError, StoreError),
     *(StaleInputError, AlreadyRunningError, BlockedError, NotWhatWasCheckedError, PublishedOnceError),
 )
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from orchestration import doctor_machine as machine
 from orchestration.demo_site import DemoError, demo_port, refuse_busy_port
-from orchestration.doctor_store import store
+from orchestration.doctor_store import newest_moments, store
 from orchestration.finding import Finding, well
 from orchestration.offline import DEFAULTS
 
@@ -58,7 +58,7 @@ def run_checks(
         "alerts": lambda: _alerts(place),
         "store": lambda: store(environ),
         "DAGSTER_HOME": lambda: _dagster_home(place),
-        "clock": lambda: machine.clock((REPOSITORY / "pyproject.toml", config_dir, home)),
+        "clock": lambda: _clock(place),
         "network calls of libraries": lambda: _network_calls(place),
     }
     with ThreadPoolExecutor(len(checks)) as pool:
@@ -263,6 +263,18 @@ def _dagster_home(place: _Place) -> Finding:
     found = f"{folder}{'' if text else ' (a dagster.yaml will be written)'}"
     remedy = f"Add `telemetry: {{enabled: false}}` to {settings}."
     return Finding(name, quiet, "warning", found if quiet else f"{settings} allows telemetry", remedy)
+
+
+def _clock(place: _Place) -> list[Finding]:
+    """The clock against the files of this project and against what is published, and the other way round."""
+    committed_at, ahead = newest_moments(place.home, place.environ)
+    finding = machine.clock((REPOSITORY / "pyproject.toml", place.config_dir, place.home), committed_at)
+    if not ahead:
+        return [finding]
+    options = " ".join(f"--abandon {key}" for key in ahead)
+    found = f"{', '.join(ahead)}: published, and more than a day ahead of the clock; no later one can be"
+    remedy = f"If the clock is right, `headwater run {options}` takes back what a wrong one stamped; else set it."
+    return [finding, Finding("partitions from the future", False, "error", found, remedy)]
 
 
 def _network_calls(place: _Place) -> Finding:

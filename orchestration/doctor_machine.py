@@ -19,6 +19,8 @@ DEMO_MEMORY_GIB = 4  # two training processes of about 1 GiB, the driver, the pa
 SLOW_FSYNC_S = 0.1  # a commit of 1,000 files then takes minutes
 SHARED_MEMORY_MIB = 256  # torch and the data loaders; containers often have 64
 OPEN_FILES = 1024
+CLOCK_BEHIND_S = 60  # a file server's clock may differ so much
+_MOMENT = "%Y-%m-%dT%H:%M:%SZ"
 _TORCH = (
     "import torch\n"
     "n = torch.cuda.device_count() if torch.cuda.is_available() else 0\n"
@@ -181,11 +183,15 @@ def _tool(name: str, severity: Severity, remedy: str) -> Finding:
     return Finding(name, path is not None, severity, path or "not found on PATH", remedy)
 
 
-def clock(known: Iterable[Path]) -> Finding:
-    """Crawls and runs are named by time: a clock behind the files on this disk would order them wrongly."""
+def clock(known: Iterable[Path], committed_at: float = 0.0) -> Finding:
+    """Crawls and runs are named by time: a clock behind the files on this disk or the newest commit of the store would
+    order them wrongly. One that is ahead shows only to who reads it beside the time of that commit."""
     newest = max((path.stat().st_mtime for path in known if path.exists()), default=0.0)
-    behind_s = newest - time.time()
-    found = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    if behind_s > 60:
-        found += f", {behind_s / 3600:.1f} hours before the newest file of this project"
-    return Finding("clock", behind_s <= 60, "error", found, "Set the clock (timedatectl set-ntp true).")
+    found = time.strftime(_MOMENT, time.gmtime())
+    if committed_at:
+        found += f"; the newest commit of the store is of {time.strftime(_MOMENT, time.gmtime(committed_at))}"
+    behind_s = max(newest, committed_at) - time.time()
+    if behind_s > CLOCK_BEHIND_S:
+        what = "file of this project" if newest > committed_at else "commit of the store"
+        found += f": the clock is {behind_s / 3600:.1f} hours before the newest {what}"
+    return Finding("clock", behind_s <= CLOCK_BEHIND_S, "error", found, "Set the clock (timedatectl set-ntp true).")

@@ -1,12 +1,14 @@
-"""What `headwater doctor` finds out about a store that is not in the home folder."""
+"""What `headwater doctor` finds out about a store."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
 
 from orchestration.finding import Finding, well
-from orchestration.store.contract import StoreError
+from orchestration.store.contract import MAIN, StoreError
 
 NAME = "store"
 REMEDY = "docs/store.md says which variables name the servers and their keys, and how to start both."
@@ -32,3 +34,26 @@ def store(environ: Mapping[str, str]) -> list[Finding]:
         return [Finding(NAME, False, "error", str(error), REMEDY)]
     found = f"{url} at {settings.endpoint}: lakeFS {version}, {branches} branches, {takedowns} takedowns; its bucket answers"
     return [well(NAME, found)]
+
+
+def newest_moments(home: Path, environ: Mapping[str, str]) -> tuple[float, list[str]]:
+    """When the newest commit was made (0 without one), and the published partitions that are ahead of the clock.
+
+    Nothing of a store that is not there or cannot be read: that is for other checks to say.
+    """
+    from orchestration.catalog import CatalogError, read_catalog
+    from orchestration.key_order import is_ahead
+    from orchestration.partitions import is_key
+    from orchestration.store import open_store
+
+    place = environ.get("HEADWATER_STORE") or str(home / "store.git")
+    if "://" not in place and not Path(place.removeprefix("git:")).exists():
+        return 0.0, []
+    try:
+        opened = open_store(place)
+        published = {key for _, key in read_catalog(opened).manifests if key}
+        commit = next(iter(opened.log(MAIN, limit=1)), None)
+    except (StoreError, CatalogError):
+        return 0.0, []
+    ahead = sorted(key for key in published if is_key(key) and is_ahead(key))
+    return datetime.fromisoformat(commit.committed_at).timestamp() if commit else 0.0, ahead

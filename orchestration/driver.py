@@ -16,7 +16,8 @@ from orchestration.config import ConfigError
 from orchestration.dagster_peek import no_run_is_under_way
 from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.failures import Failure, told
-from orchestration.partitions import check_stamp, new_key, newest_keys, split_key
+from orchestration.key_order import Kind, check_order
+from orchestration.partitions import PartitionError, check_stamp, new_key, newest_keys, split_key
 from orchestration.publish import ALLOW_STALE_TAG, FORCE_TAG
 from orchestration.readiness import ready
 from orchestration.reaper import CUT_SHORT_TAG, HOST_TAG, PID_TAG, reap_dead_runs
@@ -174,7 +175,7 @@ class Driver:
         """Run one step; a failure is kept for `raise_failures`, so that the steps that do not need it go on."""
         try:
             self.execute(step)
-        except RunFailedError as error:
+        except (RunFailedError, PartitionError) as error:
             self.failures.append(Failure(step.job, step.partition, str(error)))
             self._failed |= {(name, step.partition) for name in step.assets}
             if step.partition:  # what else of it waits is told with it
@@ -188,14 +189,16 @@ class Driver:
             raise RunFailedError(told(self.failures, self.waiting, read_catalog(self.workplace.store)))
 
     def execute(self, step: Step) -> None:
-        """Run one step as a Dagster run. Raises RunFailedError with the failing asset's own message."""
+        """Run one step as a Dagster run. Raises RunFailedError with the failing asset's own message, KeyOrderError."""
         import dagster as dg
 
         from orchestration.definitions import defs
 
         instance = self.workplace.instance
         if step.partition:
-            kind = "crawl" if step.job == "crawl_job" else "run"
+            kind: Kind = "crawl" if step.job == "crawl_job" else "run"
+            published = read_catalog(self.workplace.store).partitions(CRAWL if kind == "crawl" else PLANNER)
+            check_order(kind, step.partition, published)  # a partition that may not be is not even begun
             instance.add_dynamic_partitions(kind, [step.partition])
         tags = {PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname(), "dagster/max_retries": "0"}
         if self.options.allow_stale:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 _KEY = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)@(?P<stamp>\d{8}T\d{6}Z)")
-_FORM = "%Y%m%dT%H%M%SZ"
+FORM = "%Y%m%dT%H%M%SZ"
 
 
 class PartitionError(Exception):
@@ -30,7 +30,7 @@ def new_key(name: str, at: str | None = None) -> str:
 def check_stamp(stamp: str) -> None:
     """Raises PartitionError unless it is a real moment written as YYYYMMDDTHHMMSSZ."""
     try:
-        if datetime.strptime(stamp, _FORM).strftime(_FORM) == stamp:
+        if datetime.strptime(stamp, FORM).strftime(FORM) == stamp:
             return
     except ValueError:
         pass

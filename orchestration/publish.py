@@ -29,6 +29,7 @@ from orchestration.digest import DIGESTS, HIDDEN, REPORT, FileDigest, FolderDige
 from orchestration.earlier_builds import base_of, others_of
 from orchestration.evidence import accept, evidence
 from orchestration.identity import Identity, identity
+from orchestration.key_order import check_order
 from orchestration.resources.curation import CurationExecutor
 from orchestration.scratch import prepare_scratch
 from orchestration.staged import Publication, Staged, encoded, manifest_path, refuse_unchecked
@@ -92,6 +93,7 @@ class Publisher:
         stale = self._refuse_stale(stage, partition, catalog)
         wanted = identity(stage, partition, self.config, self._input_versions(stage, partition, catalog))
         done = catalog.get(stage.name, partition)
+        _refuse_disorder(stage, partition, catalog)
         if done and (done["fingerprint"] == wanted.fingerprint or stage.name == CRAWL) and not self.force:
             return self._accepted(stage, done, catalog)
         if done and stage.once:
@@ -99,7 +101,10 @@ class Publisher:
         return self._build(stage, partition, catalog, wanted, stale, lock)
 
     def merge(self, staged: Staged) -> Publication:
-        """Move staged data to `main`. Raises BlockedError naming the failed checks, NotWhatWasCheckedError."""
+        """Move staged data to `main`.
+
+        Raises BlockedError naming the failed checks, NotWhatWasCheckedError, KeyOrderError.
+        """
         if staged.failed:
             lines = "; ".join(f"{c.name}: {c.outcome.description}" for c in staged.failed)
             raise BlockedError(
@@ -107,6 +112,7 @@ class Publisher:
                 f"the staged data is on branch {staged.branch} (headwater diff main {staged.branch})."
             )
         refuse_unchecked(self.store, staged)
+        _refuse_disorder(staged.stage, staged.partition, read_catalog(self.store))
         metadata = {
             "asset": staged.stage.name,
             "partition": staged.partition or "",
@@ -128,7 +134,7 @@ class Publisher:
 
     def _refuse_stale(self, stage: Stage, partition: str | None, catalog: Catalog) -> list[str]:
         extra = [partition] if stage.partition == "run" and partition else []
-        status = walk(catalog, self.config, extra)
+        status = walk(catalog, self.config, extra, stage)
         crawls = published_crawls(catalog)
         problems = upstream_problems(stage, partition, catalog, crawls, status, for_build=True)
         if problems and not self.allow_stale:
@@ -329,6 +335,12 @@ class Publisher:
 def builder(stage: Stage) -> Any:
     """The build function of an asset: assets/<group>/defs.py, the function of the asset's name."""
     return getattr(import_module(f"assets.{stage.group}.defs"), stage.name)
+
+
+def _refuse_disorder(stage: Stage, partition: str | None, catalog: Catalog) -> None:
+    """Whoever named it, here or in the UI, what begins a crawl or a run is published in the order of its time stamp."""
+    if stage.name in (CRAWL, PLANNER) and partition is not None:
+        check_order("crawl" if stage.name == CRAWL else "run", partition, catalog.partitions(stage.name))
 
 
 def _account(stage: Stage, partition: str | None, report: StageReport) -> None:

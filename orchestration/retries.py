@@ -24,7 +24,7 @@ ASKED_TAG = "headwater/asked"
 VERDICT_TAG = "headwater/verdict"
 """On failed runs: the kind of error that another try cannot mend."""
 
-VERDICTS = frozenset({"BlockedError", "ConfigError", "PublishedOnceError"})
+VERDICTS = frozenset({"BlockedError", "ConfigError", "PublishedOnceError", "KeyOrderError"})
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import dagster as dg
 from orchestration.catalog import read_catalog
 from orchestration.config import ConfigError, load_config
 from orchestration.in_progress import JOBS, Running, making, of_source, unfinished_runs
-from orchestration.partitions import is_key, new_key, newest_keys, split_key
+from orchestration.key_order import KeyOrderError, believable, check_order
+from orchestration.partitions import new_key, newest_keys, split_key
 from orchestration.reaper import reap_dead_runs
 from orchestration.retries import ASKED_TAG
-from orchestration.status import PLANNER, walk
+from orchestration.status import CRAWL, PLANNER, walk
 from orchestration.workplace import open_workplace
 
 RETRAIN_SHARE = 0.05
@@ -52,6 +53,13 @@ def _recrawl(jobs: dict[str, Any], source: str, table: dict[str, Any]) -> dg.Sch
             return
         stamp = context.scheduled_execution_time.strftime("%Y%m%dT%H%M%SZ")
         key = new_key(source, stamp)
+        try:
+            check_order("crawl", key, read_catalog(open_workplace().store).partitions(CRAWL))
+        except KeyOrderError as error:
+            if error.of_a_clock:
+                raise  # no later night would be crawled either: red
+            yield dg.SkipReason(str(error))
+            return
         context.instance.add_dynamic_partitions("crawl", [key])
         yield dg.RunRequest(run_key=key, partition_key=key, tags={ASKED_TAG: key})
 
@@ -73,7 +81,7 @@ def _retrain(jobs: dict[str, Any], recipe: str) -> dg.ScheduleDefinition:
             yield dg.SkipReason(f"{before.label} is under way: the run waits for its end")
             return
         stamp = context.scheduled_execution_time.strftime("%Y%m%dT%H%M%SZ")
-        started = [key for key in context.instance.get_dynamic_partitions("run") if is_key(key)]
+        started = believable(context.instance.get_dynamic_partitions("run"))
         newest = newest_keys(started).get(recipe)
         if newest and split_key(newest)[1][:8] == stamp[:8]:
             yield dg.SkipReason(f"{newest} was started today")
@@ -83,6 +91,7 @@ def _retrain(jobs: dict[str, Any], recipe: str) -> dg.ScheduleDefinition:
             yield dg.SkipReason(reason)
             return
         key = new_key(recipe, stamp)
+        check_order("run", key, read_catalog(open_workplace().store).partitions(PLANNER))
         context.instance.add_dynamic_partitions("run", [key])
         yield dg.RunRequest(run_key=key, partition_key=key, tags={ASKED_TAG: key, "headwater/reason": reason[:250]})
 

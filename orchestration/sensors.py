@@ -15,7 +15,8 @@ import dagster as dg
 from orchestration.catalog import Catalog, read_catalog
 from orchestration.identity import digest_of
 from orchestration.in_progress import JOBS, PARTITION_TAG, Running, making, publishing_crawl, unfinished_runs
-from orchestration.partitions import is_key, split_key
+from orchestration.key_order import believable
+from orchestration.partitions import split_key
 from orchestration.readiness import ready
 from orchestration.reaper import reap_dead_runs
 from orchestration.retries import ASKED_TAG, tries
@@ -156,7 +157,7 @@ class View:
         return dict(sorted(found.items(), key=lambda each: split_key(each[0])[1]))
 
     def _started(self) -> list[str]:
-        return [key for key in self.instance.get_dynamic_partitions("crawl") if is_key(key)]
+        return believable(self.instance.get_dynamic_partitions("crawl"))
 
     def _failed_crawls(self) -> dict[str, list[Item]]:
         """Crawl that was tried and published nothing -> everything of it."""

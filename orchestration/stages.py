@@ -348,3 +348,12 @@ def downstream(name: str) -> list[Stage]:
             reached.add(stage.name)
     reached.discard(name)
     return [stage for stage in STAGES if stage.name in reached]
+
+
+def ancestors(stage: Stage) -> list[Stage]:
+    """All stages that `stage` reads, directly or through others, in graph order; itself, if an earlier partition of it."""
+    reached: set[str] = set()
+    for each in reversed(STAGES):
+        if each is stage or each.name in reached:
+            reached |= {edge.upstream for edge in each.inputs}
+    return [each for each in STAGES if each.name in reached]

@@ -16,7 +16,7 @@ from orchestration.catalog import Catalog
 from orchestration.config import Config, ConfigError
 from orchestration.identity import Identity, identity
 from orchestration.partitions import newest_keys, previous_key
-from orchestration.stages import BY_NAME, STAGES, Edge, Stage
+from orchestration.stages import BY_NAME, STAGES, Edge, Stage, ancestors
 
 CRAWL = "raw_crawl"
 """What the world said at one time: evidence, never stale."""
@@ -121,13 +121,16 @@ def published_crawls(catalog: Catalog) -> list[str]:
     return catalog.partitions(CRAWL)
 
 
-def walk(catalog: Catalog, config: Config, extra_runs: Iterable[str] = ()) -> Status:
-    """State of everything at a catalog. `extra_runs` adds runs that were started but published nothing."""
+def walk(catalog: Catalog, config: Config, extra_runs: Iterable[str] = (), of: Stage | None = None) -> Status:
+    """State of everything at a catalog, or of what a stage reads, directly or through others.
+
+    `extra_runs` adds runs that were started but published nothing.
+    """
     status = Status(catalog.commit)
     crawls = published_crawls(catalog)
     runs = sorted(set(catalog.partitions(PLANNER)) | set(extra_runs))
     newest = set(newest_keys(runs).values())
-    for stage in STAGES:
+    for stage in STAGES if of is None else ancestors(of):
         keys: list[str | None] = [None]
         if stage.partition == "crawl":
             keys = list(crawls)

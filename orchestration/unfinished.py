@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestration.asset_lock import AlreadyRunningError
-from orchestration.catalog import Catalog, read_catalog
+from orchestration.catalog import Catalog, prefix, read_catalog
 from orchestration.dagster_peek import partitions
-from orchestration.partitions import PartitionError, is_key, split_key
+from orchestration.key_order import believable, is_ahead
+from orchestration.partitions import PartitionError, split_key
 from orchestration.reaper import CUT_SHORT_TAG
-from orchestration.stages import STAGES
+from orchestration.stages import BY_NAME, STAGES
 from orchestration.status import CRAWL
+from orchestration.store.contract import MAIN
 from orchestration.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ KINDS = ("crawl", "run")
 
 
 def registered(workplace: Workplace, kind: str) -> list[str]:
-    """Partitions that were started, here or in the UI, where anything can be typed: what is no key is left out."""
-    return [key for key in partitions(workplace, kind) if is_key(key)]
+    """Partitions that were started, here or in the UI, where anything can be typed: what can be no key of now is left out."""
+    return believable(partitions(workplace, kind))
 
 
 def unfinished_crawls(started: Iterable[str], catalog: Catalog) -> dict[str, str]:
@@ -59,6 +61,7 @@ def failures(instance: DagsterInstance, key: str) -> int:
 def abandon(workplace: Workplace, keys: Sequence[str]) -> None:
     """Forget partitions that were started and never published, with what was staged of them.
 
+    One from the future is forgotten although it is published: all that a later crawl or run may do is wait for its day.
     Raises PartitionError for what is unknown or published, AlreadyRunningError for what is being built.
     """
     if not keys:
@@ -68,20 +71,44 @@ def abandon(workplace: Workplace, keys: Sequence[str]) -> None:
     instance, catalog = workplace.instance, read_catalog(workplace.store)
     kinds = {key: kind for kind in KINDS for key in instance.get_dynamic_partitions(kind)}
     published = {partition for _, partition in catalog.manifests if partition}
+    kinds |= {key: "crawl" if key in catalog.partitions(CRAWL) else "run" for key in published}
     for key in keys:
         if key in published:
-            raise PartitionError(
-                f"partition {key} is published: what was built from it would no longer be true. Only a partition that "
-                "never published anything can be abandoned."
-            )
+            _refuse_to_withdraw(key, keys, published)
         if key not in kinds:
             raise PartitionError(f"partition {key} was never started. {_known(set(kinds) - published)}")
         active = [DagsterRunStatus.STARTED, DagsterRunStatus.STARTING, DagsterRunStatus.CANCELING]
         if instance.get_runs(RunsFilter(tags={"dagster/partition": key}, statuses=active)):
             raise AlreadyRunningError(f"partition {key} is being built. Wait for it, or end it; then abandon it.")
     for key in keys:
+        if key in published:
+            _withdraw(workplace, key, catalog)
         _forget_staged(workplace, key)
         instance.delete_dynamic_partition(kinds[key], key)
+
+
+def _refuse_to_withdraw(key: str, keys: Sequence[str], published: Iterable[str]) -> None:
+    """Raises PartitionError unless a published partition is from the future, and so is what was made after it."""
+    if not is_ahead(key):
+        raise PartitionError(
+            f"partition {key} is published: what was built from it would no longer be true. Only a partition that "
+            "never published anything, or one that is stamped more than a day ahead of the clock, can be abandoned."
+        )
+    source = split_key(key)[0]
+    after = sorted(each for each in published if each > key and split_key(each)[0] == source and each not in keys)
+    if after:
+        options = " ".join(f"--abandon {each}" for each in [key, *after])
+        raise PartitionError(
+            f"partition {key} was published before {after[0]}, which says what changed since: they can be abandoned "
+            f"together: `headwater run {options}`."
+        )
+
+
+def _withdraw(workplace: Workplace, key: str, catalog: Catalog) -> None:
+    """Take a partition off `main`. The history keeps it, and so does the tag of a run."""
+    folders = [prefix(BY_NAME[asset], partition) for asset, partition in catalog.manifests if partition == key]
+    message = f"Withdraw {key}: it is stamped more than a day ahead of the clock"
+    workplace.store.commit(MAIN, {}, folders, message=message, metadata={"withdrawn": key})
 
 
 def _known(unfinished: Iterable[str]) -> str:

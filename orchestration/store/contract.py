@@ -191,8 +191,9 @@ class VersionedStore(Protocol):
         """A new commit that undoes one commit. Raises MergeConflictError if later commits touched its paths."""
         ...
 
-    def list(self, ref: str, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Files under a prefix (plain string prefix, usually ending in `/`), sorted by path."""
+    def list(self, ref: str, prefix: str = "", suffix: str = "") -> Iterator[ObjectInfo]:
+        """Files under a prefix (plain string prefix, usually ending in `/`), sorted by path; with `suffix`, those whose
+        path ends so, and nothing is read of the others."""
         ...
 
     def stat(self, ref: str, path: str) -> ObjectInfo:

@@ -276,10 +276,10 @@ class GitStore:
 
     # --- reading
 
-    def list(self, ref: str, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Files under a prefix, sorted by path."""
+    def list(self, ref: str, prefix: str = "", suffix: str = "") -> Iterator[ObjectInfo]:
+        """Files under a prefix that end in a suffix, sorted by path."""
         for path, entry in git_trees.leaves(self.git, self.git.root(self.resolve(ref)), prefix):
-            if path != ATTRIBUTES:
+            if path != ATTRIBUTES and path.endswith(suffix):
                 yield self._info(path, entry)
 
     def stat(self, ref: str, path: str) -> ObjectInfo:

@@ -294,9 +294,9 @@ class LakefsStore:
 
     # --- reading
 
-    def list(self, ref: str, prefix: str = "") -> Iterator[ObjectInfo]:
-        """Files under a prefix, sorted by path."""
-        return self.trees.list(self.resolve(ref), prefix)
+    def list(self, ref: str, prefix: str = "", suffix: str = "") -> Iterator[ObjectInfo]:
+        """Files under a prefix that end in a suffix, sorted by path."""
+        return (info for info in self.trees.list(self.resolve(ref), prefix) if info.path.endswith(suffix))
 
     def stat(self, ref: str, path: str) -> ObjectInfo:
         """One file."""

@@ -11,7 +11,7 @@ import pytest
 
 from orchestration import catalog
 from orchestration.catalog import CatalogError, read_catalog
-from orchestration.store.contract import MAIN, ObjectInfo
+from orchestration.store.contract import MAIN, CorruptObjectError, ObjectInfo
 from orchestration.store.git_store import GitStore
 
 
@@ -20,9 +20,9 @@ class CountingStore(GitStore):
 
     listed = 0
 
-    def list(self, ref: str, prefix: str = "") -> Iterator[ObjectInfo]:
+    def list(self, ref: str, prefix: str = "", suffix: str = "") -> Iterator[ObjectInfo]:
         """Counted."""
-        for info in super().list(ref, prefix):
+        for info in super().list(ref, prefix, suffix):
             self.listed += 1
             yield info
 
@@ -39,6 +39,13 @@ def put(day: int, version: str = "v1") -> dict[str, Path | bytes | ObjectInfo]:
 
 def versions(store: GitStore, ref: str = MAIN) -> dict[Any, str]:
     return {key: found["version"] for key, found in read_catalog(store, ref).manifests.items()}
+
+
+def test_a_catalog_looks_at_manifests_only(tmp_path: Path) -> None:
+    store = CountingStore.at(tmp_path / "store.git")
+    store.commit(MAIN, put(1) | put(2), message="two nights of two files each")
+    read_catalog(store)
+    assert store.listed == 2
 
 
 def test_what_was_read_is_not_listed_again(tmp_path: Path) -> None:
@@ -111,7 +118,9 @@ def test_the_manifests_of_many_nights_are_read_once_in_a_home(
     store.commit(MAIN, many(120), message="nights")
     first, read = afresh(store, monkeypatch)
     assert read == len(first) == 120
-    assert afresh(store, monkeypatch) == (first, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "list", None)  # nor are they listed again
+        assert afresh(store, monkeypatch) == (first, 0)
     store.commit(MAIN, put(3) | {"sources/crawl_delta/web@20000101T000000Z/_manifest.json": b""}, message="one more")
     store.commit(MAIN, {}, ["sources/crawl_delta/web@20000101T000000Z/"], message="one less")
     second, read = afresh(store, monkeypatch)
@@ -119,6 +128,35 @@ def test_the_manifests_of_many_nights_are_read_once_in_a_home(
     assert set(second) == set(first) - {("crawl_delta", "web@20000101T000000Z")} | {
         ("crawl_delta", "web@20240103T000000Z")
     }
+
+
+def test_what_was_kept_of_another_store_or_of_a_collected_commit_does_not_count(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = GitStore.at(tmp_path / "store.git"), GitStore.at(tmp_path / "other.git")
+    store.commit(MAIN, many(120), message="nights")
+    afresh(store, monkeypatch)
+    other.commit(MAIN, many(110) | put(3), message="other nights")
+    found, read = afresh(other, monkeypatch)
+    assert (len(found), read) == (111, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(other, "list", None)  # what is kept is of the other store now
+        assert afresh(other, monkeypatch) == (found, 0)
+
+
+def test_a_damaged_commit_of_before_does_not_hide_the_present(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = GitStore.at(tmp_path / "store.git")
+    store.commit(MAIN, many(120), message="nights")
+    afresh(store, monkeypatch)
+    store.commit(MAIN, put(3), message="one more")
+
+    def damaged(*_: object) -> None:
+        raise CorruptObjectError("a tree is damaged", "0" * 40)
+
+    monkeypatch.setattr(store, "diff", damaged)
+    assert len(afresh(store, monkeypatch)[0]) == 121
 
 
 @pytest.mark.parametrize("damage", ["cut short", "altered", "gone", "not ours"])

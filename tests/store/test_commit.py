@@ -206,6 +206,7 @@ def test_list_is_sorted_and_takes_any_prefix(store: VersionedStore) -> None:
     assert [i.path for i in store.list("main")] == sorted(names)
     for prefix in ("a", "aa/", "aa/b", "b/1", "b", "中", "zzz", "aa/b/c", "aa/b/c/d"):
         assert [i.path for i in store.list("main", prefix)] == sorted(n for n in names if n.startswith(prefix))
+    assert [i.path for i in store.list("main", "a", "/c")] == ["aa/b/c", "ab/c"]
 
 
 def test_log_with_a_path_names_only_commits_that_changed_it(store: VersionedStore) -> None:
