@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.canaries import forms_of, found_below
 from tests.end_to_end.harness import STAMP, Home
 from tests.sources.site import Page, html, serve
@@ -41,6 +43,7 @@ allow_private_hosts = true
 """
 
 
+@pytest.mark.slow
 def test_no_secret_is_kept_or_shown(tmp_path: Path) -> None:
     where, token = f"/{SECRETS['HW_FOLDER']}/", SECRETS["HW_QUERY"]
     pages = {
