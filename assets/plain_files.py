@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import quote
 
 import orjson
 import pyarrow as pa
@@ -61,6 +62,15 @@ class Ids:
             raise BuildError(f"{place}: id {doc_id!r} was used before, at {self._seen[doc_id]}; ids must be unique")
         self._seen[doc_id] = place
         return doc_id
+
+
+def shown_name(name: str) -> str:
+    """A file's name as an id: one that is not UTF-8, which no table can hold, is percent-encoded."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return quote(os.fsencode(name))
+    return name
 
 
 def input_files(source: Path, suffixes: Sequence[str]) -> list[Path]:

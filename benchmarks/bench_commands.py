@@ -64,7 +64,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         for crawls in options.crawls:
             rows += commands(Path(name) / str(crawls), crawls)
-    return finish(result_of(rows, options.crawls[-1]))
+    return finish(result_of(rows, {}))
 
 
 def commands(folder: Path, crawls: int) -> list[dict[str, Any]]:
@@ -127,8 +127,9 @@ def publication(folder: Path, crawls: int) -> dict[str, Any]:
     return row
 
 
-def result_of(rows: list[dict[str, Any]], largest: int) -> Result:
+def result_of(rows: list[dict[str, Any]], figures: dict[str, Any]) -> Result:
     """What was asked for and what was measured."""
+    largest = rows[-1]["crawls"]
 
     def cpu_s(command: str) -> float:
         return [row["cpu_s"] for row in rows if row["command"] == command][-1]
@@ -143,7 +144,7 @@ def result_of(rows: list[dict[str, Any]], largest: int) -> Result:
         | why("depends on what else the machine does; cpu_s is judged", "seconds")
         | why("no limit was asked for", "peak_mb")
     )
-    return Result("bench_commands", CODE, goals, rows, {}, not_judged)
+    return Result("bench_commands", CODE, goals, rows, figures, not_judged)
 
 
 if __name__ == "__main__":

@@ -77,23 +77,44 @@ def read_catalog(store: VersionedStore, ref: str = MAIN) -> Catalog:
     known = _recent.setdefault(store, {})
     manifests = known.pop(commit, None)
     if manifests is None:
-        manifests = _updated(store, known, commit) if known else _all_manifests(store, commit)
+        manifests = _updated(store, known, commit) if known else _first(store, commit)
     known[commit] = manifests
     while len(known) > KEPT_CATALOGS:
         del known[next(iter(known))]
     return Catalog(commit, dict(manifests))
 
 
+def _first(store: VersionedStore, commit: str) -> Manifests:
+    """For a process that has read none: from those that an earlier one kept, which are written anew when many differ."""
+    before, kept = read_kept()
+    _manifest_cache.update(kept)
+    at_kept = {_key(manifest): manifest for manifest in kept.values()}
+    if commit == before:
+        return at_kept
+    usable = bool(kept) and _holds(store, before)
+    found = _updated(store, {before: at_kept}, commit) if usable else _all_manifests(store, commit)
+    here = {sha256: manifest for sha256, manifest in _manifest_cache.items() if found.get(_key(manifest)) is manifest}
+    if len(here.keys() - kept.keys() if usable else here) >= KEPT_BEHIND:
+        keep(commit, here)
+    return found
+
+
+def _holds(store: VersionedStore, commit: str) -> bool:
+    try:
+        return store.resolve(commit) == commit
+    except RefNotFoundError:  # collected in the meantime, or of another store
+        return False
+
+
+def _key(manifest: Mapping[str, Any]) -> tuple[str, str | None]:
+    return manifest["asset"], manifest["partition"]
+
+
 def _all_manifests(store: VersionedStore, commit: str) -> Manifests:
     infos = [info for folder in _FOLDERS for info in store.list(commit, folder, f"/{MANIFEST}")]
-    if any(info.sha256 not in _manifest_cache for info in infos):
-        _manifest_cache.update(read_kept())
-    unkept = sum(info.sha256 not in _manifest_cache for info in infos)
     found: Manifests = {}
     for info in infos:
         _add(found, store, commit, info)
-    if unkept >= KEPT_BEHIND:
-        keep(_manifest_cache, (info.sha256 for info in infos))
     return found
 
 
@@ -102,14 +123,13 @@ def _updated(store: VersionedStore, known: Mapping[str, Manifests], commit: str)
     before, manifests = list(known.items())[-1]
     try:
         changes = store.diff(before, commit)
-    except RefNotFoundError:  # collected in the meantime
+    except (RefNotFoundError, CorruptObjectError):  # collected in the meantime, or damaged: only the present matters
         return _all_manifests(store, commit)
     found = dict(manifests)
     changes = [c for c in changes if c.path.endswith(f"/{MANIFEST}") and c.path.startswith(_FOLDERS)]
     for change in changes:
         if change.before:
-            manifest = _manifest_cache[change.before.sha256]
-            found.pop((manifest["asset"], manifest["partition"]), None)
+            found.pop(_key(_manifest_cache[change.before.sha256]), None)
     for change in changes:
         if change.after:
             _add(found, store, commit, change.after)
@@ -121,7 +141,7 @@ def _add(found: Manifests, store: VersionedStore, commit: str, info: ObjectInfo)
     if info.sha256 not in _manifest_cache:
         _manifest_cache[info.sha256] = _parse(store.read_bytes(commit, info.path), info.path)
     manifest = _manifest_cache[info.sha256]
-    found[manifest["asset"], manifest["partition"]] = manifest
+    found[_key(manifest)] = manifest
 
 
 def _parse(content: bytes, path: str) -> dict[str, Any]:

@@ -36,7 +36,6 @@ def repair(
 
     Without --from, what can be told from the store itself. Only bytes with the right digest are taken.
     """
-    import json as encoder
     from dataclasses import asdict
 
     from orchestration import render_store
@@ -45,6 +44,7 @@ def repair(
     from orchestration.store import open_store
     from orchestration.store.contract import StoreError, VerifyReport
     from orchestration.store.git_repair import repair as mend
+    from orchestration.terminal import emit
     from orchestration.workplace import open_workplace
 
     place = open_workplace().store_place
@@ -54,7 +54,7 @@ def repair(
     if all(damage.kind == "content" for damage in report.left):
         report.done += restore_run_tags(open_store(place))
     if json:
-        print(encoder.dumps(asdict(report)))
+        emit(asdict(report))
     else:
         render_store.repaired(report.done, VerifyReport(damage=report.left))
     if report.left:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from assets.documents.placement import ExecutorName, RayOptions, SlurmOptions
+from assets.sources.variables import PLACES, VARIABLE, named_place, without_userinfo
 from orchestration.resources.training_place import TrainingPlace
 from orchestration.stages import BY_NAME, GROUPS, Stage
 
@@ -31,7 +33,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 CURATION = "curation"
 SOURCE_KINDS = ("web", "files", "common_crawl", "wikipedia", "dataset", "documents", "warc")
 """Tags of the union of source tables, which pydantic puts into the place of an error."""
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 class ConfigError(Exception):
@@ -148,9 +149,51 @@ def load_profile(folder: Path | None = None) -> Profile:
 
 def read_toml(path: Path) -> dict[str, Any]:
     """One TOML file with ${VARIABLE} and ${VARIABLE:-default} replaced inside strings."""
+    table: dict[str, Any] = _substitute(_parse(path), lambda text: _read_variables(text, path))
+    return table
+
+
+def read_sources_toml(path: Path) -> dict[str, Any]:
+    """sources.toml: a source is published, so its places keep the names of variables, and nothing else may have one
+    without a default."""
+    return {name: _named_source(table, f"{path}: {name}", path) for name, table in _parse(path).items()}
+
+
+def _named_source(table: Any, where: str, path: Path) -> Any:
+    def place(text: str) -> str:
+        return named_place(text, lambda part: _read_variables(part, path))
+
+    if not isinstance(table, dict):
+        return table
+    return {
+        key: _substitute(
+            value, place if key in PLACES else lambda text, key=key: _published(text, f"{where}.{key}", path)
+        )
+        for key, value in table.items()
+    }
+
+
+def _published_toml(path: Path) -> dict[str, Any]:
+    """A recipe or a model: part of identity as a whole."""
+    table: dict[str, Any] = _substitute(_parse(path), lambda text: _published(text, str(path), path))
+    return table
+
+
+def _published(text: str, where: str, path: Path) -> str:
+    """A string that identity and data hold. Raises ConfigError for a variable that may be a secret."""
+    secret = next((found for found in VARIABLE.finditer(text) if not found[2]), None)
+    if secret:
+        raise ConfigError(
+            f"{where}: {text!r}: what {secret[1]} holds would be published. Write ${{{secret[1]}:-default}} if it is no "
+            f"secret; one without a default is for places of sources.toml ({', '.join(PLACES)})"
+        )
+    return _read_variables(text, path)
+
+
+def _parse(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
-            return _substitute(tomllib.load(file), path)
+            return tomllib.load(file)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file; a copy of the repository's config/ has one.") from None
     except tomllib.TOMLDecodeError as error:
@@ -159,21 +202,22 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not UTF-8: {error}") from None
 
 
-def _substitute(value: Any, path: Path) -> Any:
+def _substitute(value: Any, read: Callable[[str], str]) -> Any:
     if isinstance(value, dict):
-        return {key: _substitute(item, path) for key, item in value.items()}
+        return {key: _substitute(item, read) for key, item in value.items()}
     if isinstance(value, list):
-        return [_substitute(item, path) for item in value]
-    if not isinstance(value, str):
-        return value
+        return [_substitute(item, read) for item in value]
+    return read(value) if isinstance(value, str) else value
 
+
+def _read_variables(text: str, path: Path) -> str:
     def replace(match: re.Match[str]) -> str:
         found = os.environ.get(match[1], match[2])
         if found is None:
-            raise ConfigError(f"{path}: {value!r} needs the environment variable {match[1]}; set it.")
+            raise ConfigError(f"{path}: {text!r} needs the environment variable {match[1]}; set it.")
         return found
 
-    return _VARIABLE.sub(replace, value)
+    return VARIABLE.sub(replace, text)
 
 
 def validate(model: type[BaseModel], table: dict[str, Any], path: Path, name: str) -> Any:
@@ -187,7 +231,8 @@ def validate(model: type[BaseModel], table: dict[str, Any], path: Path, name: st
             rule = problem["msg"]
             if problem["type"] == "extra_forbidden":
                 rule = f"unknown key; known keys here: {', '.join(_known_keys(model, problem['loc']))}"
-            lines.append(f"{path}: {key}: {rule} (found {problem['input']!r:.80})")
+            found = without_userinfo(repr(problem["input"]))
+            lines.append(f"{path}: {key}: {rule} (found {found:.80})")
         raise ConfigError("\n".join(lines)) from None
 
 
@@ -218,7 +263,7 @@ def _members(annotation: Any) -> list[Any]:
 
 def _read_sources(path: Path) -> dict[str, dict[str, Any]]:
     model = recipe_models().get("sources")
-    tables = read_toml(path)
+    tables = read_sources_toml(path)
     if not tables:
         raise ConfigError(f"{path}: no source. Add a table, for instance [my-site] with kind, start_urls and licence.")
     for name, table in tables.items():
@@ -240,7 +285,7 @@ def _read_recipe(path: Path, kind: str, folder: Path) -> dict[str, dict[str, Any
         for table in stage.recipes
         if table != "sources" and (stage.partition == "run") == (kind == "run")
     }
-    tables = read_toml(path)
+    tables = _published_toml(path)
     for name, table in tables.items():
         if name not in known or not isinstance(table, dict):
             raise ConfigError(f"{path}: unknown table [{name}]; known tables: {', '.join(sorted(known))}")
@@ -256,7 +301,7 @@ def _read_recipe(path: Path, kind: str, folder: Path) -> dict[str, dict[str, Any
 def _model_table(table: dict[str, Any], path: Path, folder: Path) -> dict[str, Any]:
     if "file" not in table:
         return table
-    shape = read_toml(_model_path(table["file"], folder, f"{path}: model.file: "))
+    shape = _published_toml(_model_path(table["file"], folder, f"{path}: model.file: "))
     return shape | {key: value for key, value in table.items() if key != "file"}
 
 
@@ -271,4 +316,4 @@ def _model_path(name: str, folder: Path, where: str) -> Path:
 def load_model(name: str, folder: Path | None = None) -> ModelRecipe:
     """The shape models/<name>.toml. Raises ConfigError naming the known models, or the broken rule."""
     path = _model_path(name, folder or config_folder(), "")
-    return validate(recipe_models()["model"], read_toml(path), path, "")
+    return validate(recipe_models()["model"], _published_toml(path), path, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -10,7 +11,7 @@ from typing import Any
 from assets.sources.config import SourceConfig
 from assets.sources.dataset import LAYOUTS
 from assets.sources.decompression import plain_name
-from orchestration.config import ConfigError, read_toml, validate
+from orchestration.config import ConfigError, read_sources_toml, validate
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _COMMENT = "added by `headwater import`"
@@ -49,14 +50,28 @@ def new_source(
     path = config / "sources.toml"
     if not _NAME.fullmatch(name):
         raise ConfigError(f"--name {name!r}: lower-case letters, digits and hyphens only")
-    if name in read_toml(path):
+    if name in read_sources_toml(path):
         raise ConfigError(f"{path} has a source {name!r} already: `headwater import {name}` reads it again")
+    for spec in specs:
+        if not _is_text(spec):
+            raise ConfigError(
+                f"{os.fsencode(spec)!r}: this name is not UTF-8, and sources.toml cannot hold it: rename it, or name the "
+                "folder above it"
+            )
     table = {**kind_of(specs[0]), **{key: value for key, value in keys.items() if value}}
     if "paths" not in settings and table["kind"] != "common_crawl":
         table["paths"] = [_absolute(spec) for spec in specs]
     table |= settings
     validate(SourceConfig, table, Path(f"{path} with what was given"), name)
     return table
+
+
+def _is_text(spec: str) -> bool:
+    try:
+        spec.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _absolute(spec: str) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from orchestration import doctor_machine as machine
@@ -23,6 +24,9 @@ from orchestration.demo_site import DemoError, demo_port, refuse_busy_port
 from orchestration.doctor_store import newest_moments, store
 from orchestration.finding import Finding, well
 from orchestration.offline import DEFAULTS
+
+if TYPE_CHECKING:
+    from assets.sources.variables import Variables
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _CONNECT_TIMEOUT_S = 2.0
@@ -169,17 +173,22 @@ def _config(place: _Place) -> list[Finding]:
 
 def _source(name: str, table: Mapping[str, object]) -> Finding:
     """Whether a source can be reached: a TCP connection to each host, or the folder of files."""
-    title = f"source {name}"
-    if table.get("kind") == "files":
-        from assets.build import BuildError
-        from assets.sources.files import resolve_root
+    from assets.build import BuildError
+    from assets.sources.files import resolve_root
+    from assets.sources.variables import Variables
 
+    title = f"source {name}"
+    try:
+        variables = Variables.of(name, table)
+    except BuildError as error:
+        return Finding(title, False, "error", str(error), "Set it, or take the source out of sources.toml.")
+    if table.get("kind") == "files":
         try:
-            return well(title, str(resolve_root(str(table["root"]), name)))
+            return well(title, str(resolve_root(variables.reveal(str(table["root"])), name)))
         except BuildError as error:
             return Finding(title, False, "error", str(error), "Correct `root`, or take the source out of sources.toml.")
     if table.get("kind") != "web":
-        return _bulk_source(title, table)
+        return _bulk_source(title, table, variables)
     urls = table.get("start_urls")
     hosts = sorted({_host_and_port(str(url)) for url in urls} if isinstance(urls, list | tuple) else set())
     outside = [(host, port) for host, port in hosts if not host.startswith(_LOOPBACK)]
@@ -191,15 +200,16 @@ def _source(name: str, table: Mapping[str, object]) -> Finding:
     return well(title, f"{names} answers" if outside else "on this machine, served while it is crawled")
 
 
-def _bulk_source(title: str, table: Mapping[str, object]) -> Finding:
+def _bulk_source(title: str, table: Mapping[str, object], variables: Variables) -> Finding:
     """Whether every local path of a bulk source names something and every web server answers; S3 needs keys, and is not asked."""
     import glob
 
     keys = ("paths", "path_lists", "index_api", "cdxj", "columnar")
     given = [table.get(key) or () for key in keys]
     places = [place for value in given for place in ([value] if isinstance(value, str) else list(value))]  # type: ignore[call-overload]
-    local = [place for place in places if "://" not in place and table.get("layout") != "huggingface"]
-    missing = [place for place in local if not glob.glob(str(Path(place).expanduser()), recursive=True)]
+    local = [place for place in places if "://" not in variables.reveal(place) and table.get("layout") != "huggingface"]
+    paths = {place: str(Path(variables.reveal(place)).expanduser()) for place in local}
+    missing = [place for place, path in paths.items() if not glob.glob(path, recursive=True)]
     if missing:
         said = f"{missing[0]!r} names no file on this machine"
         return Finding(title, False, "error", said, "Correct the path, or take the source out of sources.toml.")

@@ -1,13 +1,12 @@
-"""Manifests that an earlier process read, by SHA-256, in one file of the home: a thousand nights have 7,500 of them,
-and opening and hashing each costs every command a second. A manifest never changes, so what is kept is never wrong; the
-file is a cache that may be deleted at any time, and a store whose objects are damaged is what `verify` is for."""
+"""All manifests at a commit that an earlier process read, by SHA-256, in one file of the home: a thousand nights have
+7,500 of them, and listing, opening and hashing each costs every command a second; what differs at a later commit is
+found by comparing the two. Neither manifests nor commits ever change, so what is kept is never wrong; the file is a cache that may be deleted at any time, and a store whose objects are damaged is what `verify` is for."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
 import hashlib
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -21,16 +20,17 @@ KEPT_BEHIND = 100
 Manifests = dict[str, dict[str, Any]]
 
 
-def read_kept() -> Manifests:
-    """SHA-256 -> manifest; empty where nothing is kept, or what is kept is not what was written."""
-    with contextlib.suppress(OSError, ValueError):
+def read_kept() -> tuple[str, Manifests]:
+    """The commit, and SHA-256 -> manifest; nothing where nothing is kept, or what is kept is not what was written."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         digest, _, content = (home_folder() / "scratch" / FILE).read_bytes().partition(b"\n")
         if hashlib.sha256(content).hexdigest().encode() == digest:
-            return _read(content)
-    return {}
+            kept = _read(content)
+            return kept["commit"], kept["manifests"]
+    return "", {}
 
 
-def _read(content: bytes) -> Manifests:
+def _read(content: bytes) -> dict[str, Any]:
     """A million small objects that stay as long as the process: the garbage collector need not look at them, neither
     while they are made nor ever after (a quarter of what a command costs)."""
     enabled = gc.isenabled()
@@ -43,13 +43,13 @@ def _read(content: bytes) -> Manifests:
             gc.enable()
 
 
-def keep(known: Mapping[str, dict[str, Any]], needed: Iterable[str]) -> None:
-    """Write the needed ones for later processes. A home is not made for this."""
+def keep(commit: str, manifests: Manifests) -> None:
+    """Write all manifests at a commit for later processes. A home is not made for this."""
     home = home_folder()
     if home.is_dir():
         from orchestration.store.durable import write_small_file  # pygit2, for those who write alone
 
-        content = orjson.dumps({sha256: known[sha256] for sha256 in needed})
+        content = orjson.dumps({"commit": commit, "manifests": manifests})
         with contextlib.suppress(OSError):
             write_small_file(home / "scratch", FILE, hashlib.sha256(content).hexdigest().encode() + b"\n" + content)
 

@@ -44,6 +44,7 @@ def outcome(server: Server, history: History) -> dict[str, Any]:
     return server.answer()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_histories_of_the_campaign_end_like_a_build_from_scratch(server: Server) -> None:
     for seed in SEEDS:
@@ -100,6 +101,7 @@ class AnyHistory(RuleBasedStateMachine):
         assert not result["problems"], f"{result['problems'][0]}\n{explain(self.history)}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_any_history_ends_like_a_build_from_scratch(server: Server) -> None:
     class Machine(AnyHistory):

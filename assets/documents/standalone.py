@@ -10,9 +10,7 @@ workers, on any executor, reads the same tasks; lines are written in order of id
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +29,7 @@ from assets.documents.extraction import Extraction, extraction_pipeline
 from assets.documents.formats import Declared
 from assets.documents.recipe import Filters, filtering_pipeline
 from assets.machine_faults import raise_machine_fault
-from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines, write_lines
+from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines, shown_name, write_lines
 from assets.schemas import DOCUMENTS
 from assets.tables import schema
 
@@ -171,7 +169,7 @@ def _pages(files: list[Path], source: Path, max_bytes: int, skipped: Counter[str
             for record_id, url, content_type, payload in _records(path, max_bytes, skipped):
                 yield _page(ids.new(record_id, str(path)), url, content_type, payload)
         else:
-            relative = path.relative_to(root).as_posix()
+            relative = shown_name(path.relative_to(root).as_posix())
             with path.open("rb") as file:
                 payload = file.read(max_bytes + 1)
             content_type = "text/plain" if name.endswith(".txt") else "text/html"
@@ -190,49 +188,36 @@ def _page(doc_id: str, url: str | None, content_type: str | None, payload: bytes
 
 
 def _records(path: Path, max_bytes: int, skipped: Counter[str]) -> Iterator[tuple[str, str | None, str | None, bytes]]:
-    """Record id, URL, content type and decoded payload of each page of a WARC file."""
-    from warcio.archiveiterator import ArchiveIterator
-    from warcio.exceptions import ArchiveLoadFailed
+    """Record id, URL, content type and decoded payload of each page of a WARC file, as the graph's sources read it.
 
-    number, offset = 0, 0
+    A file that is cut off or damaged is an error here: nobody looks at a command's output as at a crawl's.
+    """
+    from assets.sources.bulk_config import WarcSource
+    from assets.sources.decompression import InputError
+    from assets.sources.warc_import import member_record
+    from assets.sources.warc_members import open_members
+
+    keys = {"kind": "warc", "licence": "-", "domain": "stage", "paths": [str(path)], "max_bytes_per_record": max_bytes}
+    source = WarcSource.model_validate(keys)
+    number = 0
     try:
-        with path.open("rb") as stream:
-            records = ArchiveIterator(stream)
-            for number, record in enumerate(records, 1):
-                headers = record.rec_headers
-                payload = record.content_stream().read(max_bytes + 1)
-                offset = records.get_record_offset()  # reads the record to its end
-                status = record.http_headers.get_statuscode() if record.http_headers else ""
-                if record.rec_type not in ("response", "resource"):
-                    skipped[record.rec_type] += 1
-                elif status and not status.startswith("2"):
-                    skipped[f"http_{status}"] += 1
-                else:
-                    own = record.http_headers or headers
-                    record_id = (headers.get_header("WARC-Record-ID") or f"{path.name}:{number}").strip("<>")
-                    yield record_id, headers.get_header("WARC-Target-URI"), own.get_header("Content-Type"), payload
-        if not _ends_well(path, offset):
-            raise BuildError(f"{path}: does not end where record {number} ends: the file is cut off or damaged")
-    # A file that ends inside a header makes warcio trip over the missing field.
-    except (ArchiveLoadFailed, AttributeError, EOFError, OSError, ValueError) as error:
+        for number, member in enumerate(open_members(lambda: path.open("rb"), max_bytes), 1):
+            if member.problem:
+                raise InputError(member.reason, member.problem)
+            place = f"{path.name}:{number}"
+            record = member_record(member, place, "stage", source, frozenset(source.record_types))
+            if isinstance(record, str):
+                skipped[record.removeprefix("record_type_")] += 1
+            elif record.drop_reason not in (None, "too_large"):
+                skipped[record.drop_reason] += 1
+            else:  # of a payload over the limit any start will do
+                payload = member.content[: max_bytes + 1] if record.payload is None else record.payload
+                yield record.record_id or place, record.url, record.content_type, payload
+        if not number:
+            raise InputError("input_damaged", "no WARC record in it")
+    except (InputError, OSError) as error:
         raise_machine_fault(error)
-        raise BuildError(f"{path}: not readable as WARC after record {number}: {error}") from None
-
-
-def _ends_well(path: Path, offset: int) -> bool:
-    """Whether the last record, at `offset`, is whole and ends the file: warcio reads a cut one as a shorter one."""
-    with path.open("rb") as stream:
-        stream.seek(offset)
-        if path.name.lower().endswith(".gz"):
-            inflate = zlib.decompressobj(wbits=31)
-            while not inflate.eof and (chunk := stream.read(1 << 20)):
-                inflate.decompress(chunk)
-            return inflate.eof and not inflate.unused_data and not stream.read(1)
-        header, end, _ = stream.read(1 << 16).partition(b"\r\n\r\n")
-    length = re.search(rb"(?im)^content-length:\s*(\d+)", header)
-    if not end or not length:
-        return False
-    return offset + len(header) + 4 + int(length[1]) + 4 == path.stat().st_size
+        raise BuildError(f"{path}: not readable as WARC after record {max(0, number - 1)}: {error}") from None
 
 
 def _decision(row: dict[str, Any]) -> dict[str, Any]:

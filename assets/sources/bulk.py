@@ -17,6 +17,7 @@ from assets.sources.bulk_config import (
 from assets.sources.inputs import Inputs
 from assets.sources.known_payloads import KnownPayloads
 from assets.sources.records import RecordSink
+from assets.sources.variables import Variables
 
 
 def capture_bulk(
@@ -26,11 +27,13 @@ def capture_bulk(
     output: Path,
     scratch: Path,
     progress: Progress,
+    variables: Variables,
     previous: Segment | None = None,
 ) -> dict[str, Any]:
     """Read one source into `output`, without the payloads that its `previous` crawl holds; returns numbers of the execution."""
-    inputs = Inputs(source, name, scratch)
-    with RecordSink(source, crawl, output, scratch, progress, KnownPayloads.of(previous)) as sink:
+    inputs = Inputs(source, name, scratch, variables)
+    known = KnownPayloads.of(previous)
+    with RecordSink(source, crawl, output, scratch, progress, known, variables) as sink:
         _read(source, name, inputs, sink)
     return sink.finish()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from assets.sources.source_table import SourceTable
+from assets.sources.variables import refuse_credentials
 
 Paths = Annotated[tuple[str, ...], Field(min_length=1)]
 """Files, folders, globs (`**` allowed), http(s):// URLs, or s3:// objects, prefixes and globs."""
@@ -27,6 +28,15 @@ class BulkSource(SourceTable):
     allow_private_hosts: bool = False  # true lets http(s):// inputs lie on loopback, private and link-local addresses
     s3_endpoint: str = ""  # of an S3 server that is not AWS; keys come from the environment, never from here
     s3_anonymous: bool = False  # public buckets
+
+    @field_validator(
+        "paths", "base_url", "path_lists", "index_api", "cdxj", "columnar", "s3_endpoint", check_fields=False
+    )
+    @classmethod
+    def _no_clear_credentials(cls, value: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
+        for place in (value,) if isinstance(value, str) else value:
+            refuse_credentials(place, sign_in=info.field_name != "s3_endpoint")
+        return value
 
 
 class DatasetColumns(BaseModel):

@@ -57,7 +57,7 @@ def pointers(source: CommonCrawlSource, inputs: Inputs) -> Iterator[Pointer | Un
         for query in source.urls:
             yield from _api(source, inputs, query)
     elif source.cdxj:
-        patterns, filters = url_patterns(source.urls), [parse_filter(text) for text in source.filters]
+        patterns, filters = url_patterns(_urls(source, inputs)), [parse_filter(text) for text in source.filters]
         for item in inputs.list(source.cdxj):
             with inputs.unpacked(item) as stream:
                 for line in read_lines(stream, MAX_LINE_BYTES):
@@ -72,7 +72,7 @@ def pointers(source: CommonCrawlSource, inputs: Inputs) -> Iterator[Pointer | Un
 
 def _api(source: CommonCrawlSource, inputs: Inputs, query: str) -> Iterator[Pointer | Unusable]:
     """All pages that a CDX server has for one query."""
-    base = [("url", query), ("output", "json"), *(("filter", text) for text in source.filters)]
+    base = [("url", inputs.variables.reveal(query)), ("output", "json"), *(("filter", text) for text in source.filters)]
     counted = inputs.http.body(f"{source.index_api}?{urlencode([*base, ('showNumPages', 'true')])}", 1 << 20)
     try:
         answer = parse_json(counted)
@@ -88,6 +88,10 @@ def _api(source: CommonCrawlSource, inputs: Inputs, query: str) -> Iterator[Poin
                 place = f"{query}#page-{page}-line-{number}"
                 row = _json_object(line, place)
                 yield row if isinstance(row, Unusable) else _pointer(row, place)
+
+
+def _urls(source: CommonCrawlSource, inputs: Inputs) -> list[str]:
+    return [inputs.variables.reveal(query) for query in source.urls]
 
 
 def _cdxj_line(line: bytes | None, place: str) -> dict[str, Any] | Unusable | None:
@@ -127,7 +131,7 @@ def _columnar(source: CommonCrawlSource, inputs: Inputs) -> Iterator[Pointer | U
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    patterns = url_patterns(source.urls) or [lambda url: True]
+    patterns = url_patterns(_urls(source, inputs)) or [lambda url: True]
     columns = sorted({*COLUMNS.values(), *source.where})
     for item in inputs.list(source.columnar):
         with inputs.seekable(item) as stream:

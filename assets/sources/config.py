@@ -17,6 +17,7 @@ from assets.sources.bulk_config import (
     WikipediaSource,
 )
 from assets.sources.source_table import SourceTable
+from assets.sources.variables import refuse_credentials, without_userinfo
 
 SOURCE_FILE = "source.json"
 """raw_crawl/<crawl>/source.json: the source's table, resolved; later stages read licence, domain and format there."""
@@ -55,11 +56,10 @@ class WebSource(SourceTable):
             parts = urlsplit(url)
             _ = parts.port  # raises the ValueError that says what is wrong with it
             if parts.scheme not in ("http", "https") or not parts.hostname:
-                raise ValueError(f"{url!r} is not an http or https URL")
-            if parts.username or parts.password:
                 raise ValueError(
-                    f"{parts.scheme}://{parts.hostname}{parts.path} carries credentials: they would end up in the data"
+                    f"{without_userinfo(url)!r} is not an http or https URL; a variable may stand for its host, path or query"
                 )
+            refuse_credentials(url, sign_in=False)
         return urls
 
     @field_validator("path_prefixes")

@@ -20,6 +20,7 @@ from assets.sources.config import AnySource, FilesSource, WebSource, write_sourc
 from assets.sources.files import capture_files
 from assets.sources.history import history_files
 from assets.sources.partition import parse_crawl
+from assets.sources.variables import Variables
 
 _LOG_TAIL_CHARACTERS = 1500
 
@@ -32,12 +33,14 @@ def capture_source(
     `previous` is the source's preceding raw_crawl: a web crawl transfers only what changed since, a bulk source stores only that.
     """
     name, _ = parse_crawl(crawl)
-    if isinstance(source, FilesSource):
-        summary = capture_files(source, name, crawl, output, progress)
-    elif isinstance(source, BulkSource):
-        summary = capture_bulk(source, name, crawl, output, scratch, progress, previous)
-    else:
-        summary = _crawl_site(source, name, crawl, output, scratch, progress, previous)
+    variables = Variables.of(name, vars(source))
+    with variables.hidden():
+        if isinstance(source, FilesSource):
+            summary = capture_files(source, name, crawl, output, progress, variables)
+        elif isinstance(source, BulkSource):
+            summary = capture_bulk(source, name, crawl, output, scratch, progress, variables, previous)
+        else:
+            summary = _crawl_site(source, name, crawl, output, scratch, progress, previous)
     _refuse_empty(name, output / "captures.parquet")
     write_source(output, source)
     return summary

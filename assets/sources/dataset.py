@@ -41,7 +41,8 @@ def read_dataset(source: DatasetSource, name: str, inputs: Inputs, sink: RecordS
 
         for path in source.paths:
             place = PurePosixPath(path).name or "data"
-            rows = (row_record(row, f"{place}#row-{n}", name, source) for n, row in huggingface_rows(path, source))
+            found = huggingface_rows(path, source, inputs.variables)
+            rows = (row_record(row, f"{place}#row-{n}", name, source) for n, row in found)
             if not _drain(rows, place, name, sink):
                 return
         return
@@ -61,7 +62,8 @@ def _drain(records: Iterator[Record], place: str, name: str, sink: RecordSink) -
 def _records(source: DatasetSource, name: str, inputs: Inputs, item: Input) -> Iterator[Record]:
     layout = source.layout
     if layout == "auto":
-        suffix = PurePosixPath(plain_name(item.name.partition("?")[0])).suffix.lower()
+        where = inputs.variables.reveal(item.place).partition("?")[0]
+        suffix = PurePosixPath(plain_name(where)).suffix.lower()
         if suffix not in LAYOUTS:
             raise InputError(
                 "input_unknown_layout", f"suffix {suffix!r} is none of {', '.join(LAYOUTS)}: set layout in sources.toml"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -35,15 +36,18 @@ from assets.sources.content_coding import (
     BodyUndecodableError,
     UnsupportedCodingError,
     decode_body,
+    gunzip,
 )
 from assets.sources.optout import AGENT
-from assets.sources.scope import is_public_address
+from assets.sources.scope import canonical_url, is_public_address, origin
+from assets.sources.variables import Variables
 from assets.sources.warc import Exchange
 
 CONTENT_TYPES = {"text/html", "application/xhtml+xml", "text/plain"}
 """What a crawl downloads; anything else is recorded by its headers and its body is not fetched."""
 
 MAX_RETRY_WAIT_S = 60.0  # a Retry-After beyond it is not worth holding a crawl for: the page is kept as it was
+MAX_UNZIPPED_BYTES = 50 * 1024 * 1024  # of a sitemap
 _RETRY_STATUSES = {408, 429, 500, 502, 503, 504, 522, 524}
 _TRANSPORT_ERRORS: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -170,9 +174,11 @@ class Fetched:
 class Fetcher:
     """Requests for one crawl."""
 
-    def __init__(self, crawler: Crawler, source: WebSource) -> None:
+    def __init__(self, crawler: Crawler, source: WebSource, variables: Variables) -> None:
         self._crawler = crawler
         self._source = source
+        self._variables = variables
+        self._own = {origin(canonical_url(url)) for url in source.start_urls}
         self.requests = 0
         self.received_bytes = 0
         """Header and body bytes as they came over the wire, of every attempt."""
@@ -180,7 +186,11 @@ class Fetcher:
         crawler.signals.connect(self._count_body, signal=signals.bytes_received)
 
     async def fetch(self, url: str, headers: Mapping[str, str] | None = None, **meta: Any) -> Fetched:
-        """Fetch a URL, trying again after transient failures. Never follows a redirect."""
+        """Fetch a URL, trying again after transient failures. Never follows a redirect.
+
+        Variables get their values for the request alone, and only at the source's own origins: a page may write
+        `${TOKEN}` into a link to anywhere.
+        """
         outcome = Fetched(datetime.now(UTC))
         for attempt in range(self._source.retries + 1):
             outcome, transient = await self._once(url, headers or {}, attempt, meta)
@@ -196,23 +206,48 @@ class Fetcher:
         """(outcome, whether another try may help)."""
         assert self._crawler.engine is not None
         at = datetime.now(UTC)
-        request = Request(url, headers=dict(headers), meta=dict(meta))
+        request = self._request(url, headers, meta)
         self.requests += 1
         try:
             response = await self._crawler.engine.download_async(request)
         except DownloadCancelledError as error:
-            return Fetched(at, failure="too_large", detail=str(error), retries=attempt), False
+            return Fetched(at, failure="too_large", detail=self._variables.hide(str(error)), retries=attempt), False
         except CannotResolveHostError as error:
             host = urlsplit(url).hostname or ""
             if host in PublicResolver.refused:
                 detail = f"{host} resolves to {PublicResolver.refused[host]}"
                 return Fetched(at, failure="private_address", detail=detail, retries=attempt), False
-            return Fetched(at, failure="fetch_failed_dns", detail=str(error), retries=attempt), True
+            return Fetched(
+                at, failure="fetch_failed_dns", detail=self._variables.hide(str(error)), retries=attempt
+            ), True
         except tuple(kind for kind, _ in _TRANSPORT_ERRORS) as error:
             raise_machine_fault(error)
             failure = next(reason for kind, reason in _TRANSPORT_ERRORS if isinstance(error, kind))
-            return Fetched(at, failure=failure, detail=f"{type(error).__name__}: {error}", retries=attempt), True
-        return self._decode(request, response, at, attempt)
+            detail = self._variables.hide(f"{type(error).__name__}: {error}")
+            return Fetched(at, failure=failure, detail=detail, retries=attempt), True
+        outcome, transient = self._decode(request, response, at, attempt)
+        return self._hidden(outcome, url), transient
+
+    def _request(self, url: str, headers: Mapping[str, str], meta: dict[str, Any]) -> Request:
+        if "${" in url and origin(canonical_url(url)) in self._own:
+            url = self._variables.reveal(url)
+        if origin(url) in self._own:  # an ETag may quote what it was asked for
+            headers = {name: self._variables.reveal(value) for name, value in headers.items()}
+        return Request(url, headers=dict(headers), meta=dict(meta))
+
+    def _hidden(self, outcome: Fetched, url: str) -> Fetched:
+        """The outcome as if the server knew the names of our variables only."""
+        hide, response = self._variables.hide, outcome.response
+        if not self._variables.secret or response is None:
+            return outcome
+        named = {name: [self._variables.hide_bytes(v) for v in values] for name, values in response.headers.items()}
+        body = self._variables.hide_bytes(_unzipped(response.body))
+        return replace(
+            outcome,
+            response=response.replace(url=url, headers=named, body=body),
+            headers=tuple((name, hide(value)) for name, value in outcome.headers),
+            request_headers=tuple((name, hide(value)) for name, value in outcome.request_headers),
+        )
 
     def _decode(self, request: Request, response: Response, at: datetime, attempt: int) -> tuple[Fetched, bool]:
         received = _text_headers(response.headers)
@@ -253,6 +288,16 @@ def _replace_body(response: Response, body: bytes) -> Response:
     del headers["Content-Encoding"]
     kind = responsetypes.from_args(headers=headers, url=response.url, body=body)
     return response.replace(cls=kind, headers=headers, body=body)
+
+
+def _unzipped(body: bytes) -> bytes:
+    """A sitemap that is a gzip file, unpacked; what cannot be is nobody's page."""
+    if not body.startswith(b"\x1f\x8b"):
+        return body
+    try:
+        return gunzip(body, MAX_UNZIPPED_BYTES)
+    except (BodyTooLargeError, BodyUndecodableError, UnsupportedCodingError, EOFError, zlib.error, ValueError):
+        return b""
 
 
 def _seconds_asked(fetched: Fetched) -> float:

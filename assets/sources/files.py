@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import mimetypes
+import os
 import sysconfig
 from collections import Counter
 from datetime import UTC, datetime
@@ -15,20 +16,23 @@ from urllib.parse import quote
 from assets.build import BuildError, Progress
 from assets.schemas import CAPTURES, document_id
 from assets.sources.config import FilesSource
+from assets.sources.variables import Variables
 from assets.sources.warc import WarcFolder
 from assets.tables import write_table
 
 
-def capture_files(source: FilesSource, name: str, crawl: str, output: Path, progress: Progress) -> dict[str, Any]:
+def capture_files(
+    source: FilesSource, name: str, crawl: str, output: Path, progress: Progress, variables: Variables
+) -> dict[str, Any]:
     """Store the files of a source in path order; returns numbers of the execution."""
-    root = resolve_root(source.root, name)
+    root = resolve_root(variables.reveal(source.root), name)
     paths = list_files(root, source)
     rows: list[dict[str, Any]] = []
     stored = 0
     info = {"software": "Headwater", "format": "WARC File Format 1.1", "isPartOf": crawl}
     with WarcFolder(output, info) as warc:
         for number, relative in enumerate(paths):
-            url = f"file:///{name}/{quote(relative.as_posix())}"
+            url = f"file:///{name}/{quote(os.fsencode(relative.as_posix()))}"
             content_type = mimetypes.guess_type(relative.name)[0] or "text/plain"
             row: dict[str, Any] = dict.fromkeys(CAPTURES.names)
             row |= {"url": url, "requested_url": url, "source": name, "crawl": crawl}

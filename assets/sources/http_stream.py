@@ -15,6 +15,7 @@ from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import BulkSource
 from assets.sources.decompression import InputError
 from assets.sources.scope import is_public_address
+from assets.sources.variables import Variables, sign_in
 
 MAX_RETRY_WAIT_S = 60.0
 _RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
@@ -60,10 +61,10 @@ def _pool_classes() -> dict[str, Any]:
 class Http:
     """GET for one source: retries with back-off, ranges, whole bodies or streams."""
 
-    def __init__(self, source: BulkSource) -> None:
+    def __init__(self, source: BulkSource, variables: Variables) -> None:
         from urllib3 import PoolManager, Retry, Timeout
 
-        self._source = source
+        self._source, self._variables = source, variables
         self._retry = Retry(
             total=source.retries,
             redirect=5,
@@ -80,13 +81,16 @@ class Http:
 
     def open(self, url: str, headers: dict[str, str] | None = None) -> Any:
         """urllib3's response, its body not read yet. Raises InputError for whatever is not 200 or 206."""
+        from urllib3 import make_headers
         from urllib3.exceptions import HTTPError
 
+        place, user = sign_in(url, self._variables)
+        signed = make_headers(basic_auth=user) if user else {}
         try:
             response = self._pool.request(
                 "GET",
-                url,
-                headers={**self._pool.headers, **(headers or {})},
+                place,
+                headers={**self._pool.headers, **signed, **(headers or {})},
                 preload_content=False,
                 decode_content=False,
                 retries=self._retry,

@@ -10,14 +10,15 @@ from assets.build import BuildError
 from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import DatasetSource
 from assets.sources.decompression import InputError
+from assets.sources.variables import Variables
 
 
-def huggingface_rows(path: str, source: DatasetSource) -> Iterator[tuple[int, dict[str, Any]]]:
+def huggingface_rows(path: str, source: DatasetSource, variables: Variables) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, row) in the order of the data set; streamed, so nothing is converted or cached on disk.
 
     A hub name needs a network and HF_HUB_OFFLINE=0. Raises BuildError when there is no such data set or split.
     """
-    data = _open(path, source)
+    data = _open(variables.reveal(path), source)
     number = 0
     try:
         for row in data:

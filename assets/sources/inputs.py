@@ -19,6 +19,7 @@ from assets.machine_faults import raise_machine_fault
 from assets.sources.bulk_config import BulkSource
 from assets.sources.decompression import InputError, unpacked
 from assets.sources.http_stream import Http, HttpStream
+from assets.sources.variables import Variables
 
 S3_BLOCK_BYTES = 8 << 20
 _MAGIC = set("*?[")
@@ -26,7 +27,7 @@ _MAGIC = set("*?[")
 
 @dataclass(frozen=True, order=True)
 class Input:
-    """One file: the name it has in the data, and where it is."""
+    """One file: the name it has in the data, and where it is. Variables have no value in either."""
 
     name: str
     place: str
@@ -35,8 +36,8 @@ class Input:
 class Inputs:
     """Lists and opens the inputs of one source."""
 
-    def __init__(self, source: BulkSource, name: str, scratch: Path) -> None:
-        self._source, self._name, self._scratch = source, name, scratch
+    def __init__(self, source: BulkSource, name: str, scratch: Path, variables: Variables) -> None:
+        self._source, self._name, self._scratch, self.variables = source, name, scratch, variables
 
     def list(self, patterns: Sequence[str]) -> list[Input]:
         """Inputs of all patterns, in order of their names. Raises BuildError for a pattern that names nothing."""
@@ -52,17 +53,18 @@ class Inputs:
                 other = found.setdefault(item.name, item)
                 if other != item:
                     raise BuildError(
-                        f"source {self._name!r}: {other.place} and {item.place} would both be named {item.name!r};"
+                        f"source {self._name!r}: {other.place!r} and {item.place!r} would both be named {item.name!r};"
                         " make two sources of them, or name a folder above both"
                     )
         return sorted(found.values())
 
     def _expand(self, pattern: str) -> list[Input]:
-        if pattern.startswith(("http://", "https://")):
+        if self._is_http(pattern):
             return [Input(pattern, pattern)]
-        if pattern.startswith("s3://"):
-            return self._expand_s3(pattern)
-        root = Path(pattern).expanduser()
+        place = self.variables.reveal(pattern)
+        if place.startswith("s3://"):
+            return self._expand_s3(place)
+        root = Path(place).expanduser()
         if root.is_dir():
             return [
                 Input(path.relative_to(root).as_posix(), str(path))
@@ -90,28 +92,33 @@ class Inputs:
         except Exception as error:  # botocore's many: no credentials, no such bucket, no connection
             raise_machine_fault(error)
             raise BuildError(f"source {self._name!r}: {pattern} cannot be listed: {error}") from None
-        return [Input(f"s3://{found}", f"s3://{found}") for found in keys]
+        places = [self.variables.hide(f"s3://{found}") for found in keys]
+        return [Input(place, place) for place in places]
+
+    def _is_http(self, place: str) -> bool:
+        return self.variables.reveal(place).startswith(("http://", "https://"))
 
     @cached_property
     def s3(self) -> Any:
         """s3fs for this source. Keys come from the environment, as botocore reads them."""
-        return open_s3(self._source.s3_endpoint, self._source.s3_anonymous, self._source.retries)
+        return open_s3(self.variables.reveal(self._source.s3_endpoint), self._source.s3_anonymous, self._source.retries)
 
     @cached_property
     def http(self) -> Http:
         """HTTP for this source."""
-        return Http(self._source)
+        return Http(self._source, self.variables)
 
     def open(self, item: Input) -> BinaryIO:
         """The bytes of an input as a stream, as they lie there. Raises InputError."""
         import io
 
         try:
-            if item.place.startswith(("http://", "https://")):
+            if self._is_http(item.place):
                 return io.BufferedReader(HttpStream(self.http, item.place), 1 << 20)
-            if item.place.startswith("s3://"):
-                return self.s3.open(item.place, "rb", block_size=S3_BLOCK_BYTES, cache_type="readahead")
-            return open(item.place, "rb")
+            place = self.variables.reveal(item.place)
+            if place.startswith("s3://"):
+                return self.s3.open(place, "rb", block_size=S3_BLOCK_BYTES, cache_type="readahead")
+            return open(place, "rb")
         except (OSError, ValueError) as error:
             raise_machine_fault(error)
             raise InputError("input_unreadable", f"{item.name}: {error}") from None
@@ -122,7 +129,7 @@ class Inputs:
 
     def seekable(self, item: Input) -> BinaryIO:
         """An input that can be read in any order; one that comes over HTTP is first copied to the scratch folder."""
-        if not item.place.startswith(("http://", "https://")):
+        if not self._is_http(item.place):
             return self.open(item)
         self._scratch.mkdir(parents=True, exist_ok=True)
         copy = self._scratch / "input.copy"
@@ -132,8 +139,9 @@ class Inputs:
 
     def range(self, place: str, offset: int, length: int) -> bytes:
         """Exactly these bytes of a file anywhere. Raises InputError."""
-        if place.startswith(("http://", "https://")):
+        if self._is_http(place):
             return self.http.range(place, offset, length)
+        place = self.variables.reveal(place)
         try:
             if place.startswith("s3://"):
                 content = self.s3.cat_file(place, start=offset, end=offset + length)

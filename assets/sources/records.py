@@ -10,7 +10,7 @@ import hashlib
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from assets.build import BuildError, Progress
 from assets.schemas import CAPTURES, document_id
 from assets.sources.bulk_config import BulkSource
 from assets.sources.known_payloads import KnownPayloads
+from assets.sources.variables import Variables, names_again
 from assets.sources.warc import WarcFolder
 
 RUN_ROWS = 20_000  # rows in memory before a run is spilled; measured 4 KiB each, so 80 MiB
@@ -52,6 +53,7 @@ class Record:
     opt_out: str | None = None
     drop_reason: str | None = None
     detail: str | None = None
+    record_id: str | None = None  # of the WARC record it was, for who reads files without a crawl
 
 
 class RecordSink:
@@ -65,7 +67,9 @@ class RecordSink:
         scratch: Path,
         progress: Progress,
         known: KnownPayloads,
+        variables: Variables,
     ) -> None:
+        self._variables = variables
         self._known = known
         self._source, self._crawl, self._output = source, crawl, output
         self._name = crawl.partition("@")[0]
@@ -90,6 +94,8 @@ class RecordSink:
 
     def add(self, record: Record) -> bool:
         """Take one record; False when a limit of the source is reached and reading should end."""
+        if self._variables.secret:
+            record = self._hidden(record)
         at = record.fetched_at or datetime.now(UTC)
         url = storable(record.url)
         reason, detail = self._reason(record)
@@ -120,6 +126,17 @@ class RecordSink:
             self._spill()
         self._tell(url)
         return self.limit is None
+
+    def _hidden(self, record: Record) -> Record:
+        """The record as if the server knew the names of our variables only."""
+        hide = self._variables.hide
+        found = {key: value for key, value in vars(record).items() if isinstance(value, str)}
+        return replace(
+            record,
+            **{key: hide(value) for key, value in found.items()},
+            headers=tuple((name, hide(value)) for name, value in record.headers),
+            payload=record.payload and self._variables.hide_bytes(record.payload),
+        )
 
     def _reason(self, record: Record) -> tuple[str | None, str | None]:
         if record.drop_reason is not None:
@@ -220,11 +237,20 @@ def storable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def _name_bytes(name: str) -> bytes:
+    """The bytes of a file name, which need not be UTF-8; what came from no such name has its surrogates written out."""
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return storable(name).encode()
+
+
 def bulk_url(kind: str, source: str, *parts: str) -> str:
     """`dataset:SOURCE/part/part`, percent-encoded; a name too long for a URL is told by its hash."""
     from urllib.parse import quote
 
-    path = "/".join(part if _PLAIN.fullmatch(part) else quote(storable(part), safe="/!~:@") for part in parts)
+    path = "/".join(part if _PLAIN.fullmatch(part) else quote(_name_bytes(part), safe="/!~:@") for part in parts)
+    path = names_again(path)
     if len(path) > MAX_URL_CHARACTERS:
         path = "sha256:" + hashlib.sha256(path.encode()).hexdigest()
     return f"{kind}:{source}/{path}"

@@ -13,6 +13,7 @@ from parsel import Selector
 from w3lib.url import canonicalize_url, safe_url_string
 
 from assets.sources.rsl import RSL_TYPE
+from assets.sources.variables import names_again
 
 MAX_LINKS_PER_PAGE = 10_000  # distinct ones, in page order: a sitemap in HTML has thousands, a trap has millions
 MAX_URL_CHARACTERS = 2083  # longer ones are session state or traps, not pages
@@ -35,7 +36,7 @@ def canonical_url(url: str, encoding: str = "utf-8") -> str:
     netloc = parts.netloc
     if parts.port == _DEFAULT_PORTS.get(parts.scheme):
         netloc = netloc.rpartition(":")[0]
-    return urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, ""))
+    return names_again(urlunsplit((parts.scheme, netloc, parts.path or "/", parts.query, "")))
 
 
 def origin(url: str) -> str:
@@ -144,14 +145,15 @@ def licence_links(header: str) -> list[str]:
 
 
 def resolve_link(base: str, target: str, encoding: str = "utf-8") -> tuple[str, str] | None:
-    """(canonical URL, URL to request) of a link, or None when it is no http URL or malformed."""
+    """(canonical URL, URL to request) of a link, or None when it is no http URL, malformed, or signs in."""
     try:
-        url = safe_url_string(urljoin(base, target.strip()), encoding=encoding).partition("#")[0]
+        url = names_again(safe_url_string(urljoin(base, target.strip()), encoding=encoding).partition("#")[0])
         if (
             len(url) > MAX_URL_CHARACTERS
             or "%00" in url
             or urlsplit(url).scheme not in _DEFAULT_PORTS
             or not urlsplit(url).hostname
+            or "@" in urlsplit(url).netloc  # somebody's password
         ):
             return None
         return canonical_url(url, encoding), url

@@ -36,6 +36,7 @@ from assets.sources.optout import SitePolicy, page_opt_out, rsl_reserves
 from assets.sources.record import CrawlRecord
 from assets.sources.scope import PageLinks, Scope, canonical_url, licence_links, origin, read_page, resolve_link
 from assets.sources.site_files import CrawlFailedError, SiteFiles, SitemapPages
+from assets.sources.variables import Variables
 from assets.sources.warc import Place, Revisit, WarcFolder
 
 PROGRESS_EVERY_S = 0.5
@@ -59,6 +60,7 @@ class SiteSpider(scrapy.Spider):
         super().__init__()
         self.source_name, self.crawl_name, self.source, self.output = source_name, crawl, source, output
         self.history = history
+        self.variables = Variables.of(source_name, vars(source))
         self.started_at = datetime.now(UTC)
         self.scope = Scope.of(source.start_urls, source.path_prefixes)
         self.policies: dict[str, SitePolicy] = {}
@@ -82,7 +84,7 @@ class SiteSpider(scrapy.Spider):
         yield
 
     async def _walk(self) -> None:
-        self.fetcher = Fetcher(self.crawler, self.source)
+        self.fetcher = Fetcher(self.crawler, self.source, self.variables)
         info = {
             "software": f"Headwater, Scrapy {scrapy.__version__}",
             "format": "WARC File Format 1.1",
@@ -324,6 +326,11 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Crawl, write captures.parquet and return the summary. Raises CrawlFailedError."""
     source = SourceConfig.model_validate(job["source"]).root
     assert isinstance(source, WebSource)
+    with Variables.of(job["name"], vars(source)).hidden():
+        return _crawl(job, source)
+
+
+def _crawl(job: dict[str, Any], source: WebSource) -> dict[str, Any]:
     history = read_history(job["previous"], source) if job["previous"] else History()
     process = AsyncCrawlerProcess(scrapy_settings(source))
     crawler = process.create_crawler(SiteSpider)

@@ -9,7 +9,9 @@ page does not depend on whether a server chose to compress it.
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
@@ -201,13 +203,16 @@ def _digest(sha256: str) -> str:
 
 def read_payload(warc_path: Path, offset: int, length: int) -> bytes:
     """The decoded payload of the record at (offset, length)."""
-    from warcio.archiveiterator import ArchiveIterator
+    from assets.sources.warc_members import UnreadableRecord, gzip_members, parse_record, reading_record
 
     with open(warc_path, "rb") as stream:
         stream.seek(offset)
-        member = stream.read(length)
-    for record in ArchiveIterator(BytesIO(member)):
-        return record.content_stream().read()
+        packed = stream.read(length)
+    member = next(gzip_members(BytesIO(packed), sys.maxsize), None)
+    found = parse_record(member.content) if member is not None and not member.problem else None
+    if found is not None:
+        with suppress(UnreadableRecord), reading_record():
+            return bytes(found.reader.read())
     raise BuildError(
         f"no WARC record of {length} bytes at offset {offset} of {warc_path.name}: the index and the file disagree"
     )

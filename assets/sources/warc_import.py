@@ -104,6 +104,7 @@ def _record(found: Any, where: str, source: BulkSource, types: frozenset[str], b
         return "record_type_response_without_http"
     known: dict[str, Any] = {"requested_url": uri, "fetched_at": _record_date(found)}
     known["language"] = headers.get("WARC-Identified-Content-Language")
+    known["record_id"] = (headers.get("WARC-Record-ID") or "").strip("<> ") or None
     if revisit:
         return Record(url, drop_reason="revisit_without_payload", detail="refers to a record of another file", **known)
     if block is None:

@@ -148,9 +148,10 @@ def verify(
             problems[info.sha256] = problem
     holders = _holders(trees, commits, set(problems))
     for sha256, problem in sorted(problems.items()):
-        if not objects.tombstone(sha256):  # it may have been purged while we read
+        if objects.tombstone(sha256) is None:  # it may have been purged while we read
             places, held_by = holders[sha256]
             report.damage.append(Damage(sha256, problem, tuple(sorted(places)), tuple(held_by)))
+    report.damage += [Damage(name, "altered", (), (), "takedown") for name in objects.damaged_records()]
     return report
 
 

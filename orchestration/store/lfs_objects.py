@@ -85,6 +85,9 @@ class LfsObjects:
                 durable.sync_filesystem(self.objects)
             else:
                 durable.sync_folders(folders)
+            for each in staged.values():  # a power loss must not take the object and leave what the mark forgave
+                with suppress(FileNotFoundError):
+                    os.unlink(self._collected_mark(each.pointer.sha256))
         finally:
             for each in staged.values():
                 with suppress(OSError):
@@ -121,8 +124,6 @@ class LfsObjects:
         durable.make_folder(final.parent, sync=sync, within=self.objects)
         os.rename(staged.temporary, final)
         os.utime(final)  # young, so that gc leaves it to the commit under way: a linked file has its source's time
-        with suppress(FileNotFoundError):
-            os.unlink(self._collected_mark(staged.pointer.sha256))
         return final.parent
 
     # --- reading

@@ -29,6 +29,10 @@ class Stored:
     age_s: float
 
 
+class UnreadableMarkError(TransientError):
+    """A small file that is no JSON object: an answer that was cut short, or damage."""
+
+
 class S3Bucket:
     """Everything under `s3://bucket/prefix`. Missing objects are FileNotFoundError."""
 
@@ -156,14 +160,17 @@ class S3Bucket:
         self.call(f"write {name}", lambda: self._s3("put_object", name, Body=body, **condition))
 
     def read_mark(self, name: str) -> dict[str, str] | None:
-        """A small JSON file, or None."""
+        """A small JSON file, or None. Raises StoreUnavailableError from UnreadableMarkError for one that stays damaged."""
 
         def read() -> dict[str, str]:
             data = self._fs.cat_file(f"{self.area}/{name}")
             try:
-                return json.loads(data)
-            except ValueError as error:
-                raise TransientError(f"{name} came back as {len(data)} bytes that are no JSON") from error
+                found = json.loads(data)
+            except ValueError:
+                found = None
+            if not isinstance(found, dict):
+                raise UnreadableMarkError(f"{name} came back as {len(data)} bytes that are no JSON object")
+            return found
 
         try:
             return self.call(f"read {name}", read)

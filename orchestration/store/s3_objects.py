@@ -35,7 +35,7 @@ from orchestration.store.contract import (
 )
 from orchestration.store.lakefs_settings import Patience
 from orchestration.store.retrying import TransientError, persist
-from orchestration.store.s3_bucket import S3Bucket, Stored, translated
+from orchestration.store.s3_bucket import S3Bucket, Stored, UnreadableMarkError, translated
 
 GRACE_S = 3600.0  # an object this young may belong to a commit that is under way
 PART_BYTES = 50 << 20  # of a multipart upload; smaller than twice this, one request
@@ -236,8 +236,17 @@ class S3Objects:
     # --- deleting on purpose
 
     def tombstone(self, sha256: str) -> dict[str, str] | None:
-        """Reason and time of a takedown, or None."""
-        return self.bucket.read_mark(f"purged/{sha256}.json")
+        """Reason and time of a takedown, or None; empty where its record is damaged: the object stays taken down."""
+        try:
+            return self.bucket.read_mark(f"purged/{sha256}.json")
+        except StoreUnavailableError as error:
+            if isinstance(error.__cause__, UnreadableMarkError):
+                return {}
+            raise
+
+    def damaged_records(self) -> list[str]:
+        """Records of takedowns that say neither reason nor time."""
+        return [f"purged/{each}.json" for each in sorted(self.purged()) if not _whole(self.tombstone(each))]
 
     def is_collected(self, sha256: str) -> bool:
         """Whether gc deleted this content (and nobody stored it again)."""
@@ -270,7 +279,7 @@ class S3Objects:
 
     def purge(self, sha256: str, reason: str) -> int:
         """Delete a content for ever; the tombstone comes first. Returns the bytes freed."""
-        if self.tombstone(sha256) is None:
+        if not _whole(self.tombstone(sha256)):
             at = datetime.now(UTC).isoformat(timespec="seconds")
             self.bucket.write_mark(f"purged/{sha256}.json", {"reason": reason, "at": at})
         stored = self.bucket.head(place(sha256))
@@ -384,3 +393,7 @@ def _wrong_size(name: str, sha256: str, found: int, wanted: int) -> str:
         f"{name}: object {sha256} has {found} bytes instead of {wanted}: truncated or altered. "
         "Build the asset again, which replaces it, or copy it from another store."
     )
+
+
+def _whole(tombstone: Mapping[str, str] | None) -> bool:
+    return bool(tombstone and tombstone.get("reason") and tombstone.get("at"))

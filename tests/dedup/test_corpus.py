@@ -116,6 +116,7 @@ def test_every_document_has_one_fate_and_history_order_does_not_matter(
             assert again.segments[asset].table(table).equals(built.segments[asset].table(table)), (asset, table)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @given(seed=st.integers(0, 10**6))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

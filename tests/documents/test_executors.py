@@ -25,6 +25,8 @@ from tests.documents.crawls import CHINESE, ENGLISH, crawl_of, page
 from tests.documents.misbehaving import Misbehaving
 from tests.documents.test_stages import run_both
 
+pytestmark = pytest.mark.slow
+
 PAGES = {f"https://s.example/{n}": page(f"{n}. {ENGLISH if n % 2 else CHINESE}") for n in range(14)}
 RAY = RayOptions.model_validate({"memory_gb_per_task": 0.1, "retries": 0})
 

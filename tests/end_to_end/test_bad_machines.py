@@ -17,6 +17,8 @@ from tests.campaigns.kills import orphans
 from tests.conftest import Built
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
 
+pytestmark = pytest.mark.slow
+
 RUN = ("run", "--recipe", "tiny")
 
 

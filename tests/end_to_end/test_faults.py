@@ -12,6 +12,8 @@ import pytest
 from tests.campaigns.faults import CALLS, Point, spread
 from tests.end_to_end.harness import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(not shutil.which("strace"), reason="faults are injected by strace: apt-get install strace")

@@ -11,6 +11,8 @@ from tests.campaigns.kills import kill_chain, one_per_group
 from tests.conftest import Built
 from tests.end_to_end.harness import Home
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.timeout(900)
 def test_killed_in_each_group_the_data_comes_out_equal(built: Built, tmp_path: Path) -> None:

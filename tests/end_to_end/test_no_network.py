@@ -13,6 +13,8 @@ import pytest
 from tests.end_to_end.harness import REPOSITORY, Home
 from tests.end_to_end.site import make_site
 
+pytestmark = pytest.mark.slow
+
 INSIDE = """
 import json, socket, subprocess, sys, threading
 from pathlib import Path

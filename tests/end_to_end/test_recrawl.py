@@ -16,6 +16,8 @@ from orchestration.store import open_store
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
 from tests.end_to_end.site import make_site, serve, write_index, write_page
 
+pytestmark = pytest.mark.slow
+
 SECOND = "20260201T030000Z"
 FITTED = ("tokenizer_sample", "tokenizer", "tokenizer_report")
 UP_TO_TOKENS = ("crawl_delta", "extracted_documents", "filtered_documents", "document_signatures", "duplicate_clusters")

@@ -8,9 +8,12 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.campaigns.kills import orphans
 from tests.end_to_end.harness import STAMP, Home
+
+pytestmark = pytest.mark.slow
 
 TRAIN = ("run", "--recipe", "tiny", "--at", "20260301T000000Z", "--new-run")
 

@@ -11,7 +11,7 @@ import pytest
 
 from orchestration import catalog
 from orchestration.catalog import CatalogError, read_catalog
-from orchestration.store.contract import MAIN, ObjectInfo
+from orchestration.store.contract import MAIN, CorruptObjectError, ObjectInfo
 from orchestration.store.git_store import GitStore
 
 
@@ -118,7 +118,9 @@ def test_the_manifests_of_many_nights_are_read_once_in_a_home(
     store.commit(MAIN, many(120), message="nights")
     first, read = afresh(store, monkeypatch)
     assert read == len(first) == 120
-    assert afresh(store, monkeypatch) == (first, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "list", None)  # nor are they listed again
+        assert afresh(store, monkeypatch) == (first, 0)
     store.commit(MAIN, put(3) | {"sources/crawl_delta/web@20000101T000000Z/_manifest.json": b""}, message="one more")
     store.commit(MAIN, {}, ["sources/crawl_delta/web@20000101T000000Z/"], message="one less")
     second, read = afresh(store, monkeypatch)
@@ -126,6 +128,35 @@ def test_the_manifests_of_many_nights_are_read_once_in_a_home(
     assert set(second) == set(first) - {("crawl_delta", "web@20000101T000000Z")} | {
         ("crawl_delta", "web@20240103T000000Z")
     }
+
+
+def test_what_was_kept_of_another_store_or_of_a_collected_commit_does_not_count(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, other = GitStore.at(tmp_path / "store.git"), GitStore.at(tmp_path / "other.git")
+    store.commit(MAIN, many(120), message="nights")
+    afresh(store, monkeypatch)
+    other.commit(MAIN, many(110) | put(3), message="other nights")
+    found, read = afresh(other, monkeypatch)
+    assert (len(found), read) == (111, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(other, "list", None)  # what is kept is of the other store now
+        assert afresh(other, monkeypatch) == (found, 0)
+
+
+def test_a_damaged_commit_of_before_does_not_hide_the_present(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = GitStore.at(tmp_path / "store.git")
+    store.commit(MAIN, many(120), message="nights")
+    afresh(store, monkeypatch)
+    store.commit(MAIN, put(3), message="one more")
+
+    def damaged(*_: object) -> None:
+        raise CorruptObjectError("a tree is damaged", "0" * 40)
+
+    monkeypatch.setattr(store, "diff", damaged)
+    assert len(afresh(store, monkeypatch)[0]) == 121
 
 
 @pytest.mark.parametrize("damage", ["cut short", "altered", "gone", "not ours"])

@@ -75,6 +75,7 @@ def test_a_shared_schema_changes_only_the_stages_that_use_it(copy: Path) -> None
     assert not found & {"raw_crawl", "crawl_delta", "extracted_documents", "tokenizer", "order_manifest"}
 
 
+@pytest.mark.slow
 def test_checks_and_their_thresholds_are_not_part_of_the_data(copy: Path) -> None:
     text = "from __future__ import annotations\n"
     for file in ("quality/thresholds.py", "quality/dedup_checks.py", "orchestration/publish.py"):
@@ -87,6 +88,7 @@ def test_the_training_program_counts_for_checkpoints_only(copy: Path) -> None:
     assert found == {"base_checkpoints"}
 
 
+@pytest.mark.slow
 def test_what_was_kept_is_used_only_when_it_is_whole_and_of_these_sources(copy: Path) -> None:
     kept = copy / ".headwater/scratch/code_parts.json"
     found = digests(copy)

@@ -38,6 +38,7 @@ def built(built_once: Nights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return built_once.copy(tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_dead_source_listed_first_stops_no_other(nights: Nights) -> None:
     nights.kill("alpha")
     with pytest.raises(RunFailedError, match=r"raw_crawl: .*alpha.* tries alpha@\d+T\d+Z again"):
@@ -82,6 +83,7 @@ def test_a_failed_recrawl_is_tried_once_more_and_then_only_when_asked(built: Nig
     assert Driver(built.workplace, Options("tiny")).held_back == []
 
 
+@pytest.mark.slow
 def test_an_interrupted_crawl_is_continued_however_often(built: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -121,6 +123,7 @@ def test_what_is_abandoned_is_forgotten(built: Nights) -> None:
         built.run(abandon=(f"alpha@{FIRST}",))
 
 
+@pytest.mark.slow
 def test_a_crawl_whose_extraction_fails_keeps_only_itself_out(built: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     from assets.documents import defs
 
@@ -146,6 +149,7 @@ def test_a_crawl_whose_extraction_fails_keeps_only_itself_out(built: Nights, mon
     assert built.documents() == {"alpha": 7, "beta": 7, "gamma": 6}
 
 
+@pytest.mark.slow
 def test_what_needs_a_failed_rebuild_waits_and_is_named(built: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     from assets.documents import defs
 

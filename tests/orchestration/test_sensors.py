@@ -13,6 +13,8 @@ from orchestration import retries
 from orchestration.driver import RunFailedError
 from tests.orchestration.nights import Nights
 
+pytestmark = pytest.mark.slow
+
 FIRST, SECOND, THIRD = "20260101T000000Z", "20260102T000000Z", "20260103T000000Z"
 STALE, INDEX = "build_what_is_stale", "index_new_runs"
 

@@ -21,6 +21,8 @@ class FileServer:
     failures: list[int | str] = field(default_factory=list)
     ranges: bool = True
     requests: list[tuple[str, str | None]] = field(default_factory=list)
+    signed_in: set[str | None] = field(default_factory=set)
+    """What came as Authorization."""
     url: str = ""
 
 
@@ -37,6 +39,7 @@ def serve(server: FileServer) -> Iterator[FileServer]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range")
             server.requests.append((self.path, wanted))
+            server.signed_in.add(self.headers.get("Authorization"))
             failure = server.failures.pop(0) if server.failures else None
             if isinstance(failure, int):
                 self._answer(failure, b"")

@@ -308,6 +308,7 @@ def test_a_sitemap_that_cannot_be_read_is_counted_and_links_lead_on(tmp_path: Pa
     assert report.documents_kept == 6
 
 
+@pytest.mark.slow
 def test_history_changes_nothing_that_a_later_stage_sees(tmp_path: Path) -> None:
     """Four random days: pages appear, change, vanish, come back, get other links, opt out, fail; each day's crawl
     with history and one that starts from nothing must keep the same pages with the same contents."""

@@ -152,6 +152,7 @@ def test_building_the_same_bytes_again_heals_a_damaged_object(
     assert store.read_bytes("main", "a") == b"content"
 
 
+@pytest.mark.slow
 def test_verify_of_a_share_is_repeatable_and_grows_to_all(store: VersionedStore) -> None:
     store.commit("main", {f"f{i}": b"%d" % i for i in range(40)}, message="x")
     assert store.verify(fraction=0.25).objects_checked == 10

@@ -22,6 +22,8 @@ from tests.store import servers
 from tests.store.conftest import tree
 from tests.store.faulty_proxy import FAULTS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def both() -> Iterator[Proxies]:

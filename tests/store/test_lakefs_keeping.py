@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration.store import s3_objects
-from orchestration.store.contract import StoreUnavailableError
+from orchestration.store.contract import PurgedObjectError, StoreUnavailableError
 from orchestration.store.lakefs_names import TRANSIT, decode, encode
 from orchestration.store.lakefs_settings import Patience, objects_area
 from orchestration.store.lakefs_store import LakefsStore
@@ -73,6 +73,23 @@ def test_what_is_put_again_is_made_young(store: LakefsStore, monkeypatch: pytest
     assert old and young
     assert old.age_s > 1.0 > young.age_s - 0.99
     assert (young.etag, young.size_bytes) == (old.etag, old.size_bytes)
+
+
+def test_an_emptied_record_of_a_takedown_still_bans_and_is_told(store: LakefsStore, tmp_path: Path) -> None:
+    sha256 = store.stat("main", "a").sha256
+    store.purge([sha256], reason="law")
+    record = servers.bucket_object(tmp_path, sha256)
+    record.key = f"{record.key.partition('/sha256/')[0]}/purged/{sha256}.json"
+    for content in (b"", b"[]", b"{}"):
+        assert record.exists()
+        record.write_bytes(content)
+        with pytest.raises(PurgedObjectError, match="record was damaged"):
+            store.read_bytes("main", "a")
+        assert [(each.sha256, each.kind, each.problem) for each in store.verify().damage] == [
+            (f"purged/{sha256}.json", "takedown", "altered")
+        ]
+    store.purge([sha256], reason="law, again")
+    assert (store.takedowns(), store.verify().damage) == ({sha256: "law, again"}, [])
 
 
 def test_work_branches_of_killed_processes_are_cleared_away(

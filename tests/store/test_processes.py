@@ -20,6 +20,8 @@ from orchestration.store import git_ref_files, git_refs
 from orchestration.store.contract import LostRaceError, VersionedStore
 from tests.store.conftest import BACKENDS, Backend, tree
 
+pytestmark = pytest.mark.slow
+
 WRITERS, COMMITS_EACH = 8, 6
 STRIDE = {"git": 1, "lakefs": 6}
 """Of the sweep of kills: over HTTP, looking at the store after each takes seconds. The campaign tries them all."""

@@ -19,6 +19,8 @@ from tests.training import planted
 from tests.training.running import exact, ranks_of, wait_until, weights
 from tests.training.tiny import write_request
 
+pytestmark = pytest.mark.slow
+
 STEPS, FAULT = 112, (90, 91)
 FAULTY = "tests.training.faulty_main"
 POLICY = {"window_steps": 64, "confirm_steps": 2, "look_ahead_steps": 4, "calm_steps": 6, "max_attempts": 1}

@@ -26,6 +26,8 @@ from tests.campaigns.slurm import SlurmUnavailableError, slurm
 from tests.training.running import STOPPING, exact, weights
 from tests.training.tiny import tiny_request, write_request
 
+pytestmark = pytest.mark.slow
+
 SLURM = {"partition": "cpu", "time": "00:05:00", "poll_s": 0.5}
 KUBERNETES = {"image": "headwater:1", "volume_claim": "headwater", "mount_path": "/data"}
 

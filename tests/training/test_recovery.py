@@ -22,6 +22,8 @@ from training.output_lock import held_by
 from training.request import TrainRequest
 from training.resume_rules import check_resumable
 
+pytestmark = pytest.mark.slow
+
 
 def flip_a_byte(path: Path) -> None:
     """In a copy: the file may be linked elsewhere."""

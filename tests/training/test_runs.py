@@ -38,6 +38,7 @@ def test_a_run_leaves_whole_checkpoints_and_one_line_per_step(undisturbed: Path)
     assert not list(undisturbed.rglob("*.log"))
 
 
+@pytest.mark.slow
 def test_killed_twice_and_resumed_equals_undisturbed(
     undisturbed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_tensor_parallel_ranks_that_compute_twice_follow_one_process(
         assert line["gradient_norm"] == pytest.approx(single["gradient_norm"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_nan_stops_the_run_and_leaves_the_last_checkpoint_whole(
     undisturbed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +130,7 @@ def with_decay(data: Path, output: Path, name: str, steps: int, decay: int, **ch
     return request
 
 
+@pytest.mark.slow
 def test_a_decay_that_branches_off_a_stable_phase_is_the_run_that_had_it_from_the_start(
     undisturbed: Path, data: Path, tmp_path: Path
 ) -> None:
@@ -173,6 +176,7 @@ def test_another_run_in_the_same_folder_is_refused(undisturbed: Path, data: Path
         check_resumable(undisturbed / "checkpoints/step-00000003", request)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGKILL])
 def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signal.Signals) -> None:
     request = write_request(tmp_path, tiny_request(data, tmp_path / "out", parallelism={"dp_shard": 2}))
