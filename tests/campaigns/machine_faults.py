@@ -1,6 +1,6 @@
 """Reads that fail, memory that is refused, children that are killed or stand still: no page may be judged by it.
 
-    make campaign-machine-faults                               230 disturbed builds; writes docs/results/machine_faults.json
+    make campaign-machine-faults                               214 disturbed builds; writes docs/results/machine_faults.json
     python -m tests.campaigns.machine_faults --points 40       fewer, for a look
     python -m tests.campaigns.machine_faults --slice           one of each kind that needs neither training nor a freeze
     python -m tests.campaigns.machine_faults --one read EIO 17
@@ -34,24 +34,24 @@ from orchestration.store import git_ref_files
 from tests.campaigns import children, faults
 from tests.campaigns.children import Child, Watch
 from tests.end_to_end.harness import STAMP, Home
-from tests.end_to_end.site import make_site, page, serve
+from tests.end_to_end.site import body, make_site, page, serve
 from tests.histories import building, replay
 
 CODE = ("assets", "orchestration", "training", "tests/campaigns/machine_faults.py", "tests/campaigns/children.py")
 CALLS = {"read": ("read", "pread64", "readv"), "mmap": ("mmap", "brk")}
 """Kind -> system calls that strace makes fail."""
 PLAN = {
-    ("read", "EIO"): 60,
-    ("read", "ENOMEM"): 40,
-    ("mmap", "ENOMEM"): 20,
-    ("sandbox", "KILL"): 30,
-    ("worker", "KILL"): 16,
+    ("read", "EIO"): 50,
+    ("read", "ENOMEM"): 30,
+    ("mmap", "ENOMEM"): 16,
+    ("sandbox", "KILL"): 32,
+    ("worker", "KILL"): 22,
     ("fork server", "KILL"): 6,
-    ("crawler", "KILL"): 20,
+    ("crawler", "KILL"): 24,
     ("sandbox", "FREEZE"): 8,
     ("worker", "FREEZE"): 4,
-    ("crawler", "FREEZE"): 6,
-    ("build", "FREEZE"): 6,
+    ("crawler", "FREEZE"): 4,
+    ("build", "FREEZE"): 4,
     ("rank", "KILL"): 6,
     ("agent", "KILL"): 4,
     ("rank", "FREEZE"): 4,
@@ -62,6 +62,8 @@ TRAINED = ("rank", "agent")
 CRAWLS = [*faults.SITE, *faults.FOLDER]
 FORMATS = {"beta": "html"}
 PAGES = 24
+PARTS = 6
+"""Of a page: long enough that its sandbox can be met while it works."""
 RUN = ("run", "--at", STAMP, "--recipe", "tiny")
 
 
@@ -109,7 +111,8 @@ def bench(folder: Path) -> Iterator[Bench]:
         faults.write_site(site, {number: f"a{number}" for number in range(8)})
         _write_folder(files, {number: f"b{number}" for number in range(8)})
         config = folder / "config"
-        building.write_config(config, folder / "sites", {}, FORMATS, workers=2)
+        recipe = {"extraction.captures_per_task": 40}  # long-lived sandboxes
+        building.write_config(config, folder / "sites", recipe, FORMATS, workers=2)
         with (config / "sources.toml").open("a") as file:
             file.write(faults.web_source(port))
         base, undisturbed = folder / "base", folder / "undisturbed"
@@ -128,7 +131,10 @@ def _write_folder(folder: Path, pages: dict[int, str]) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
     for number, key in pages.items():
-        (folder / f"page-{number:02d}.html").write_text(page("en" if number % 2 else "zh", key), encoding="utf-8")
+        language = "en" if number % 2 else "zh"
+        paragraphs = [text for part in range(PARTS) for text in body(language, f"{key}/{part}")]
+        text = "".join(f"<p>{each}</p>" for each in paragraphs)
+        (folder / f"page-{number:02d}.html").write_text(page(language, key).replace("</article>", f"{text}</article>"))
 
 
 def _build(home: Path, config: Path) -> None:
@@ -169,7 +175,7 @@ def _watch(found: Bench, point: Point) -> Watch:
 def _problem(found: Bench, home: Path, outcome: str) -> str:
     """What is wrong after the same command; empty if nothing is."""
     try:
-        status, _ = replay.in_child(_build, home, found.config)
+        status, _ = replay.in_child(_build_in_process, home, found.config)
     except replay.ChildFailedError as error:
         return f"the re-run fails: {str(error)[-800:]}"
     if status:
