@@ -183,18 +183,20 @@ def test_the_message_of_a_blocked_check_ends_with_a_command_that_leads_on(
 
 @pytest.fixture
 def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
-    return Nights.create(tmp_path, monkeypatch, "alpha", "beta", pages=PAGES)
+    found = Nights.create(tmp_path, monkeypatch, "alpha", "beta", pages=PAGES)
+    restore(found)
+    return found
 
 
 def wipe(nights: Nights) -> None:
     """A night in which every page of alpha is there, and says nothing."""
     for page in range(PAGES):
-        nights.write("alpha", page, f"short {page}")
+        (nights.folder / "sites" / "alpha" / f"{page:02d}.txt").write_text(f"Under construction, {page}.")
 
 
 def restore(nights: Nights) -> None:
     for page in range(PAGES):
-        nights.write("alpha", page, f"en {page}")
+        nights.write("alpha", page, f"en {100 + page}")
 
 
 def test_a_newer_good_crawl_takes_the_place_of_a_blocked_one(nights: Nights, tmp_path: Path) -> None:
