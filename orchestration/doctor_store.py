@@ -1,12 +1,15 @@
-"""What `headwater doctor` finds out about a store that is not in the home folder."""
+"""What `headwater doctor` finds out about the store: whether its servers answer, and what was taken down."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from orchestration.finding import Finding, well
+from orchestration.store import open_store
 from orchestration.store.contract import StoreError
+from orchestration.taken_down import by_partition, sentence, taken_down
 
 NAME = "store"
 REMEDY = "docs/store.md says which variables name the servers and their keys, and how to start both."
@@ -32,3 +35,18 @@ def store(environ: Mapping[str, str]) -> list[Finding]:
         return [Finding(NAME, False, "error", str(error), REMEDY)]
     found = f"{url} at {settings.endpoint}: lakeFS {version}, {branches} branches, {takedowns} takedowns; its bucket answers"
     return [well(NAME, found)]
+
+
+def takedowns(home: Path, environ: Mapping[str, str]) -> list[Finding]:
+    """Partitions of main that lost files to a takedown: what needs them fails. Nothing where there is no store."""
+    place = environ.get("HEADWATER_STORE") or str(home / "store.git")
+    if "://" not in place and not Path(place.removeprefix("git:")).is_dir():
+        return []
+    try:
+        parts = by_partition(taken_down(open_store(place)))
+    except StoreError:
+        return []  # `store` and `headwater verify` tell of it
+    return [
+        Finding("taken down", False, "warning", f"{files[0].label}: {sentence(files)}", files[0].way_out)
+        for files in parts.values()
+    ]
