@@ -19,6 +19,7 @@ from orchestration.progress import terminal
 from orchestration.render_takedown import named
 from orchestration.taken_down import by_partition, taken_down
 from orchestration.unfinished import abandon
+from orchestration.withdrawal import withdraw
 from orchestration.workplace import Workplace
 
 DEMO_RECIPE = "demo"
@@ -34,6 +35,9 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
     started, done = time.monotonic(), []
     with interrupts_are_never_lost(), driver.exclusive(), terminal(console), _quiet_libraries():
         abandon(workplace, options.abandon)
+        for source, crawls in withdraw(workplace, options.recrawl).items():
+            words = f"{source}: something of it was taken down; its {crawls} crawl(s) leave main, it is crawled anew"
+            console.print(words, highlight=False)
         for step in driver.steps():
             if step.assets:
                 console.print(f"[bold]{step.job}[/] {step.partition or ''}", highlight=False)
