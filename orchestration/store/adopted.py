@@ -14,20 +14,22 @@ UNREAD = "recorded on main, in takedowns/; the record itself was not fetched"
 """Reason of a takedown whose record is only a pointer here (a clone without git-lfs)."""
 
 
-def recorded(git: GitObjects, commit: str | None) -> dict[str, Pointer]:
-    """SHA-256 -> its record, at a commit. What cannot be read is left to `verify`."""
+def missing(git: GitObjects, lfs: LfsObjects, commit: str | None) -> dict[str, str]:
+    """SHA-256 -> reason of what a commit says was taken down and this store does not know of.
+
+    What cannot be read of it is left to `verify`.
+    """
     try:
         entry = git_trees.find(git, git.root(commit), [TAKEDOWNS.rstrip("/")]) if commit else None
-        if entry is None or not git_trees.is_tree(entry):
-            return {}
-        names = {name.removesuffix(".json"): found for name, found in git.tree(entry[1]).items()}
-        return {name: git.pointer(found[1]) for name, found in names.items() if is_sha256(name)}
+        records = git.tree(entry[1]) if entry is not None and git_trees.is_tree(entry) else {}
+        named = {name.removesuffix(".json"): found for name, found in records.items()}
+        unknown = {name: git.pointer(found[1]) for name, found in named.items() if not lfs.is_purged(name)}
     except (StoreError, ValueError, KeyError):
         return {}
+    return {name: _reason(lfs, pointer) for name, pointer in sorted(unknown.items()) if is_sha256(name)}
 
 
-def reason(lfs: LfsObjects, record: Pointer) -> str:
-    """Why it was taken down, as the record says."""
+def _reason(lfs: LfsObjects, record: Pointer) -> str:
     try:
         return str(json.loads(lfs.read(record, "a record of a takedown"))["reason"])
     except (StoreError, ValueError, KeyError, TypeError):

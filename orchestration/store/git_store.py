@@ -108,12 +108,10 @@ class GitStore:
 
     def _adopt_takedowns(self) -> None:
         """Take down here, too, what main says was taken down: a clone or a backup has its commits, not its lfs/purged."""
-        recorded = adopted.recorded(self.git, self._refs.get(BRANCHES + MAIN))
-        missing = {sha256: found for sha256, found in recorded.items() if not self.lfs.is_purged(sha256)}
-        if missing:
-            with self._sweep_alone():
-                for sha256, pointer in missing.items():
-                    self.lfs.purge(sha256, adopted.reason(self.lfs, pointer))
+        if missing := adopted.missing(self.git, self.lfs, self._refs.get(BRANCHES + MAIN)):
+            with durable.typed_errors("take over takedowns"), self._sweep_alone():
+                for sha256, reason in missing.items():
+                    self.lfs.purge(sha256, reason)
 
     # --- refs
 

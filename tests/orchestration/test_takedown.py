@@ -200,6 +200,7 @@ def test_recrawl_leads_out(after: After, tmp_path: Path, monkeypatch: pytest.Mon
         "run", "--recipe", "tiny", "--no-train", "--rebuild", "tokenizer_sample", "--rebuild", "token_shards"
     )
     assert code == 0, words
+    nights.run()  # what reads the new sample
     monkeypatch.setattr(compaction, "LEAST_PARTITIONS", 1)
     assert command("compact")[0] == 0
     code, words = command("export", "corpus", str(tmp_path / "corpus.jsonl"), "--text")
