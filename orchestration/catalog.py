@@ -15,8 +15,17 @@ from assets.build import Segment
 from assets.packs import PackedRows
 from orchestration.digest import MANIFEST
 from orchestration.kept_manifests import KEPT_BEHIND, keep, read_kept
+from orchestration.partitions import split_key
 from orchestration.stages import BY_NAME, STAGES, Stage
-from orchestration.store.contract import MAIN, REPAIR, CorruptObjectError, ObjectInfo, RefNotFoundError, VersionedStore
+from orchestration.store.contract import (
+    MAIN,
+    REPAIR,
+    CorruptObjectError,
+    ObjectInfo,
+    PurgedObjectError,
+    RefNotFoundError,
+    VersionedStore,
+)
 
 MANIFEST_FORMAT = 1
 NOT_PACKED: Mapping[str, PackedRows] = {}
@@ -166,13 +175,17 @@ class _Files(Mapping[str, Any]):
         if name not in self._manifest["files"]:
             raise KeyError(name)
         place = prefix(BY_NAME[self._manifest["asset"]], self._manifest["partition"]) + name
-        if not self._verified:
-            return self._store.local_path(self._commit, place)
+        asset, partition = self._manifest["asset"], self._manifest["partition"]
         try:
             path = self._store.local_path(self._commit, place)
+        except PurgedObjectError as error:
+            raise PurgedObjectError(f"{error} {way_out(asset, partition)}") from None
         except CorruptObjectError as error:
-            raise CorruptObjectError(f"{error} {mend_damaged([self._manifest['asset']])}", error.sha256) from None
-        _verify_once(path, self._store.stat(self._commit, place))
+            if not self._verified:
+                raise
+            raise CorruptObjectError(f"{error} {mend_damaged([asset])}", error.sha256) from None
+        if self._verified:
+            _verify_once(path, self._store.stat(self._commit, place))
         return path
 
     def __iter__(self):
@@ -221,6 +234,25 @@ def mend_damaged(assets: Iterable[str]) -> str:
     if not made:
         return f"{kept or 'This'} is never made again: {copied}."
     return f"Make it again: `headwater run {made}`; for an older version{f' and {kept}' if kept else ''}, {copied}."
+
+
+def way_out(asset: str, partition: str | None) -> str:
+    """What to do so that nothing needs a file of this partition that was taken down."""
+    if asset not in BY_NAME:
+        return "docs/store.md (Takedown) says what leads out."
+    kind = BY_NAME[asset].partition
+    if kind == "crawl" and partition:
+        source = split_key(partition)[0]
+        return (
+            f"`headwater run --recrawl {source}` leads out: it crawls {source} anew, from nothing, and its earlier crawls "
+            "leave main. First see to it that the source does not serve the page any more, or exclude it in sources.toml."
+        )
+    if kind == "run":
+        return "`headwater run --new-run` leads out: a new run, which reads what is left."
+    return (
+        f"`headwater run --rebuild {asset}` leads out, once what it is made from does not hold the text any more "
+        "(`headwater run --recrawl SOURCE`)."
+    )
 
 
 def segment(

@@ -18,6 +18,7 @@ from orchestration.cli_data import add_data_commands
 from orchestration.cli_layout import add_layout_command
 from orchestration.cli_stage import stage_commands
 from orchestration.cli_store import add_repair_command, store_commands
+from orchestration.cli_takedown import add_takedown_command
 from orchestration.cli_ui import add_ui_command
 from orchestration.offline import apply_offline_defaults
 
@@ -157,16 +158,18 @@ def demo(json: Json = False) -> None:
 @app.command()
 @expected_errors
 def status(json: Json = False) -> None:
-    """What is fresh, stale and why, or missing, per asset and partition. Exit code 3 when not all is fresh."""
+    """What is fresh, stale and why, missing, or taken down, per asset and partition. Exit code 3 when not all is fresh."""
     from orchestration import render_status
     from orchestration.catalog import read_catalog
     from orchestration.status import walk
+    from orchestration.taken_down import taken_down, with_takedowns
     from orchestration.workplace import open_workplace
 
     workplace = open_workplace()
-    found = walk(read_catalog(workplace.store), workplace.config)
-    render_status.status(found, as_json=json)
-    if found.needing():
+    gone = taken_down(workplace.store)
+    found = with_takedowns(walk(read_catalog(workplace.store), workplace.config), gone)
+    render_status.status(found, gone, as_json=json)
+    if found.needing() or any(item.state == "taken_down" for item in found.items.values()):
         raise typer.Exit(EXIT_FINDINGS)
 
 
@@ -208,6 +211,7 @@ def audit(json: Json = False) -> None:
     """The audit's findings. Exit code 3 when a rule is violated."""
     from orchestration import render
     from orchestration.catalog import read_catalog, segment
+    from orchestration.taken_down import audit_rows, taken_down
     from orchestration.workplace import open_workplace
 
     store = open_workplace().store
@@ -216,6 +220,7 @@ def audit(json: Json = False) -> None:
         _fail("no audit is published yet; `headwater run` makes one")
         return
     rows = segment(store, "main", manifest).table("findings").to_pylist()
+    rows += audit_rows(taken_down(store))
     render.audit(rows, as_json=json)
     if any(row["violations"] for row in rows):
         raise typer.Exit(EXIT_FINDINGS)
@@ -247,6 +252,8 @@ def verify(
     from orchestration import render_store
     from orchestration.run_tags import untagged_runs_damage
     from orchestration.store import verify_store
+    from orchestration.store.contract import StoreError
+    from orchestration.taken_down import taken_down
     from orchestration.workplace import open_workplace
 
     try:
@@ -258,7 +265,11 @@ def verify(
     workplace = open_workplace()
     report = verify_store(workplace.store_place, ref, fraction, seed)
     report.damage += untagged_runs_damage(workplace.store_place)
-    render_store.verification(report, as_json=json)
+    try:
+        gone = taken_down(workplace.store)
+    except StoreError:  # told as damage, unless the report is of something else
+        gone = []
+    render_store.verification(report, gone, as_json=json)
     if report.damage:
         raise typer.Exit(EXIT_FINDINGS)
 
@@ -334,22 +345,6 @@ def gc(
 
 @app.command()
 @expected_errors
-def takedown(
-    objects: Annotated[list[str], typer.Argument(help="SHA-256 of an object, or REF:PATH of a file.")],
-    reason: Annotated[str, typer.Option(help="What readers of the history are told.")],
-    json: Json = False,
-) -> None:
-    """Delete objects under every commit, for ever, and the copies that the home holds of them. Cannot be undone."""
-    from orchestration import render
-    from orchestration.takedown import take_down
-    from orchestration.workplace import open_workplace
-
-    workplace = open_workplace()
-    render.takedown(take_down(workplace.store, workplace.home, objects, reason), as_json=json)
-
-
-@app.command()
-@expected_errors
 def compact(
     drop: Annotated[
         bool, typer.Option("--drop", help="Delete the packs instead; builds then read partition by partition.")
@@ -380,6 +375,7 @@ add_data_commands(app, expected_errors)
 add_layout_command(app, expected_errors)
 add_ui_command(app, expected_errors)
 add_repair_command(app, expected_errors)
+add_takedown_command(app, expected_errors)
 app.add_typer(stage_commands(expected_errors), name="stage", help="One stage of the graph on plain files.")
 app.add_typer(store_commands(expected_errors), name="store", help="A store as a whole: copy it to another place.")
 

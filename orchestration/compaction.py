@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -101,8 +101,17 @@ def publication(manifest: Mapping[str, Any]) -> str:
     return f"{manifest['version']} {manifest.get('fingerprint', '')} {manifest.get('created_at', '')}"
 
 
-def compact(store: VersionedStore, catalog: Catalog, home: Path, progress: Progress) -> list[Packed]:
-    """Pack every small partition that is published and not packed yet; drop what is no longer published."""
+def compact(
+    store: VersionedStore,
+    catalog: Catalog,
+    home: Path,
+    progress: Progress,
+    without: Collection[tuple[str, str | None]] = (),
+) -> list[Packed]:
+    """Pack every small partition that is published and not packed yet; drop what is no longer published.
+
+    `without`: partitions that cannot be read (taken down) and are no reason to fail.
+    """
     done, takedowns = [], len(store.takedowns())
     for asset, table in PACKED_TABLES.items():
         folder = packs_folder(home) / asset
@@ -116,7 +125,10 @@ def compact(store: VersionedStore, catalog: Catalog, home: Path, progress: Progr
         new = [
             key
             for key, manifest in published.items()
-            if key not in known and manifest["bytes"] <= SMALL_BYTES and table in manifest["rows"]
+            if key not in known
+            and (asset, key) not in without
+            and manifest["bytes"] <= SMALL_BYTES
+            and table in manifest["rows"]
         ]
         for pack in packs:
             if pack not in usable:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from orchestration import doctor_machine as machine
 from orchestration.demo_site import DemoError, demo_port, refuse_busy_port
-from orchestration.doctor_store import newest_moments, store
+from orchestration.doctor_store import newest_moments, store, takedowns
 from orchestration.finding import Finding, well
 from orchestration.offline import DEFAULTS
 
@@ -57,6 +57,7 @@ def run_checks(
         "configuration": lambda: _config(place),
         "alerts": lambda: _alerts(place),
         "store": lambda: store(environ),
+        "taken down": lambda: takedowns(home, environ),
         "DAGSTER_HOME": lambda: _dagster_home(place),
         "clock": lambda: _clock(place),
         "network calls of libraries": lambda: _network_calls(place),

@@ -1,4 +1,4 @@
-"""What `headwater doctor` finds out about a store."""
+"""What `headwater doctor` finds out about the store: whether its servers answer, and what was taken down."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestration.finding import Finding, well
 from orchestration.store.contract import MAIN, StoreError
+from orchestration.taken_down import by_partition, sentence, taken_down
 
 NAME = "store"
 REMEDY = "docs/store.md says which variables name the servers and their keys, and how to start both."
@@ -57,3 +58,20 @@ def newest_moments(home: Path, environ: Mapping[str, str]) -> tuple[float, list[
         return 0.0, []
     ahead = sorted(key for key in published if is_key(key) and is_ahead(key))
     return datetime.fromisoformat(commit.committed_at).timestamp() if commit else 0.0, ahead
+
+
+def takedowns(home: Path, environ: Mapping[str, str]) -> list[Finding]:
+    """Partitions of main that lost files to a takedown: what needs them fails. Nothing where there is no store."""
+    place = environ.get("HEADWATER_STORE") or str(home / "store.git")
+    if "://" not in place and not Path(place.removeprefix("git:")).is_dir():
+        return []
+    from orchestration.store import open_store
+
+    try:
+        parts = by_partition(taken_down(open_store(place)))
+    except StoreError:
+        return []  # `store` and `headwater verify` tell of it
+    return [
+        Finding("taken down", False, "warning", f"{files[0].label}: {sentence(files)}", files[0].way_out)
+        for files in parts.values()
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -20,6 +21,9 @@ from assets.lineage.queries import (
 )
 from orchestration import render
 from orchestration.catalog import read_catalog, segment
+from orchestration.render_takedown import named
+from orchestration.taken_down import TakenDown, taken_down
+from orchestration.taken_down import as_json as taken_down_json
 from orchestration.terminal import quoted
 from orchestration.workplace import Workplace
 
@@ -49,20 +53,36 @@ def answer(workplace: Workplace, subject: str, *, as_json: bool) -> None:
         found = by_doc_id(index, subject)
     else:
         found = by_url(index, subject)
+    gone = taken_down(workplace.store)
     if as_json:
-        render.emit([asdict(item) for item in found] if isinstance(found, list) else asdict(found))
-    elif isinstance(found, StepContent):
+        render.emit(
+            [asdict(item) | {"taken_down": taken_down_json(_of_crawl(gone, item.crawl))} for item in found]
+            if isinstance(found, list)
+            else asdict(found) | {"taken_down": taken_down_json(gone)}
+        )
+        return
+    if isinstance(found, StepContent):
         _print_step(found, render.console())
     elif isinstance(found, CheckpointContent):
         _print_checkpoint(found, render.console())
     else:
         for history in found:
-            _print_history(history, render.console())
+            _print_history(history, render.console(), _of_crawl(gone, history.crawl))
+    if not isinstance(found, list):
+        named(gone, render.console())
 
 
-def _print_history(history: DocumentHistory, out: Console) -> None:
+def _of_crawl(gone: Sequence[TakenDown], crawl: str) -> list[TakenDown]:
+    """What is gone of a document's crawl: perhaps not of this very document, for whole files are taken down."""
+    return [each for each in gone if each.partition == crawl]
+
+
+def _print_history(history: DocumentHistory, out: Console, gone: Sequence[TakenDown] = ()) -> None:
     out.print(f"[bold]{quoted(history.url)}[/]")
     out.print(f"  doc_id {history.doc_id} · source {history.source} · crawl {history.crawl}")
+    for each in gone:
+        what = "" if each.on_main else ", and main does not name it any more"
+        out.print(f"  [yellow]taken down[/]: {quoted(each.path)} ({quoted(each.reason)}){what}", soft_wrap=True)
     if history.stage:
         matched = f" (matched {history.matched_doc_id})" if history.matched_doc_id else ""
         out.print(

@@ -22,7 +22,7 @@ from typing import Any
 from assets.build import Build, BuildError, Extension, Progress, Segment, StageReport, TrainerLauncher
 from orchestration import report_json
 from orchestration.asset_lock import AssetLock, asset_lock
-from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment
+from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment, way_out
 from orchestration.compaction import Packs
 from orchestration.config import Config
 from orchestration.digest import DIGESTS, HIDDEN, REPORT, FileDigest, FolderDigest, digest_folder
@@ -35,7 +35,7 @@ from orchestration.scratch import prepare_scratch
 from orchestration.staged import Publication, Staged, encoded, manifest_path, refuse_unchecked
 from orchestration.stages import BY_NAME, Stage
 from orchestration.status import CRAWL, PLANNER, current_inputs, differences, published_crawls, upstream_problems, walk
-from orchestration.store.contract import ObjectInfo, VersionedStore
+from orchestration.store.contract import ObjectInfo, PurgedObjectError, VersionedStore
 from orchestration.superseding import superseded_by
 from orchestration.ways_out import blocked
 from quality.asset_checks import NamedOutcome, run_checks
@@ -317,7 +317,11 @@ class Publisher:
         existing = any(True for _ in self.store.list(branch, folder))
         remove, metadata = [folder] if existing else [], {STAGED: branch}
         message = f"Stage {stage.name}"
-        return branch, self.store.commit(branch, put, remove, message=message, metadata=metadata, expected_parent=start)
+        try:
+            made = self.store.commit(branch, put, remove, message=message, metadata=metadata, expected_parent=start)
+        except PurgedObjectError as error:
+            raise PurgedObjectError(f"{error} {way_out(stage.name, partition)}") from None
+        return branch, made
 
     def _accepted(self, stage: Stage, manifest: dict[str, Any], catalog: Catalog) -> Publication:
         if stage.name == PLANNER:

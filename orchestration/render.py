@@ -15,7 +15,8 @@ from orchestration.retention import DroppedStates
 from orchestration.run_history import TrimmedHistory
 from orchestration.stages import BY_NAME, STAGES
 from orchestration.store.contract import Change, CommitInfo, GarbageReport
-from orchestration.takedown import Takedown
+from orchestration.taken_down import TakenDown
+from orchestration.taken_down import as_json as taken_down_json
 from orchestration.terminal import console as console
 from orchestration.terminal import emit as emit
 from orchestration.terminal import quoted as quoted
@@ -57,7 +58,7 @@ def packs(done: Sequence[Packed], *, as_json: bool) -> None:
 
 
 def audit(rows: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Findings, one per rule and run."""
+    """Findings, one per rule and run; rows of rule `taken_down` are a state, not violations."""
     if as_json:
         emit(rows)
         return
@@ -178,17 +179,15 @@ def garbage(
         )
 
 
-def takedown(done: Takedown, *, as_json: bool) -> None:
-    """What was taken down."""
-    if as_json:
-        emit(asdict(done))
-        return
-    for sha256 in done.sha256s:
-        console().print(f"taken down: {sha256}")
-    console().print(f"{size(done.freed_bytes)} deleted in the store; all packs of the home are deleted.")
-
-
-def summary(workplace: Any, catalog: Catalog, steps: Sequence[Any], seconds: float, *, as_json: bool) -> None:
+def summary(
+    workplace: Any,
+    catalog: Catalog,
+    steps: Sequence[Any],
+    seconds: float,
+    gone: Sequence[TakenDown] = (),
+    *,
+    as_json: bool,
+) -> None:
     """The table at the end of a run: documents and tokens per stage, scores per checkpoint, where, what next."""
     from orchestration.scores import checkpoint_scores
 
@@ -203,6 +202,7 @@ def summary(workplace: Any, catalog: Catalog, steps: Sequence[Any], seconds: flo
                 "assets": rows,
                 "scores": scores,
                 "home": str(workplace.home),
+                "taken_down": taken_down_json(gone),
             }
         )
         return

@@ -9,10 +9,13 @@ from typing import Any, TypeVar
 
 from orchestration.catalog import Catalog
 from orchestration.render import table
+from orchestration.render_takedown import named
 from orchestration.status import Item, Status
+from orchestration.taken_down import TakenDown
+from orchestration.taken_down import as_json as taken_down_json
 from orchestration.terminal import console, emit, quoted
 
-STATE_STYLE = {"fresh": "green", "stale": "yellow", "missing": "red", "history": "dim"}
+STATE_STYLE = {"fresh": "green", "stale": "yellow", "missing": "red", "history": "dim", "taken_down": "magenta"}
 SHOWN_PARTITIONS, SHOWN_NEWEST = 20, 10
 Row = TypeVar("Row")
 
@@ -33,8 +36,8 @@ def in_common(causes: Sequence[Sequence[str]]) -> list[str]:
     return [cause for cause in causes[0] if all(cause in other for other in others)]
 
 
-def status(found: Status, *, as_json: bool) -> None:
-    """One row per asset and partition, with the causes."""
+def status(found: Status, gone: Sequence[TakenDown] = (), *, as_json: bool) -> None:
+    """One row per asset and partition, with the causes; then what was taken down."""
     if as_json:
         emit(
             {
@@ -50,6 +53,7 @@ def status(found: Status, *, as_json: bool) -> None:
                     }
                     for item in found.items.values()
                 ],
+                "taken_down": taken_down_json(gone),
             }
         )
         return
@@ -69,6 +73,7 @@ def status(found: Status, *, as_json: bool) -> None:
     out.print(", ".join(f"{n} {s}" for s, n in counts.items() if n))
     if counts["stale"] or counts["missing"]:
         out.print("Next: `headwater plan` shows what would be built; `headwater run` builds it.")
+    named(gone, out)
 
 
 def _state(item: Item) -> str:

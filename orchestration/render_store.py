@@ -9,14 +9,17 @@ from rich.console import Console
 
 from orchestration.catalog import mend_damaged, partition_of
 from orchestration.render import size
+from orchestration.render_takedown import named
 from orchestration.store.contract import REPAIR, VerifyReport
+from orchestration.taken_down import TakenDown
+from orchestration.taken_down import as_json as taken_down_json
 from orchestration.terminal import console, emit, quoted
 
 
-def verification(report: VerifyReport, *, as_json: bool) -> None:
-    """Objects checked and damage found."""
+def verification(report: VerifyReport, gone: Sequence[TakenDown], *, as_json: bool) -> None:
+    """Objects checked, damage found, and what was taken down, which is no damage."""
     if as_json:
-        emit(asdict(report))
+        emit(asdict(report) | {"taken_down": taken_down_json(gone)})
         return
     out = console()
     _damage(out, report)
@@ -24,6 +27,7 @@ def verification(report: VerifyReport, *, as_json: bool) -> None:
     verdict = "[green]all whole[/]" if not report.damage else f"[red]{len(report.damage)} damaged[/]"
     out.print(f"{report.objects_checked:,} objects, {size(report.bytes_checked)}{purged}: {verdict}")
     _remedies(out, report)
+    named(gone, out)
 
 
 def repaired(done: Sequence[str], report: VerifyReport) -> None:

@@ -16,7 +16,10 @@ from orchestration.driver import Driver, Options
 from orchestration.failures import held_back
 from orchestration.interrupts import interrupts_are_never_lost
 from orchestration.progress import terminal
+from orchestration.render_takedown import named
+from orchestration.taken_down import by_partition, taken_down
 from orchestration.unfinished import abandon
+from orchestration.withdrawal import withdraw
 from orchestration.workplace import Workplace
 
 DEMO_RECIPE = "demo"
@@ -32,6 +35,9 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
     started, done = time.monotonic(), []
     with interrupts_are_never_lost(), driver.exclusive(), terminal(console), _quiet_libraries():
         abandon(workplace, options.abandon)
+        for source, crawls in withdraw(workplace, options.recrawl).items():
+            words = f"{source}: something of it was taken down; its {crawls} crawl(s) leave main, it is crawled anew"
+            console.print(words, highlight=False)
         for step in driver.steps():
             if step.assets:
                 console.print(f"[bold]{step.job}[/] {step.partition or ''}", highlight=False)
@@ -41,12 +47,15 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
                     console.print("  [bold red]failed[/]: told at the end; what does not need it goes on")
         catalog = read_catalog(workplace.store)
         if done:
-            compact(workplace.store, catalog, workplace.home, SilentProgress())
+            gone = by_partition(taken_down(workplace.store))
+            compact(workplace.store, catalog, workplace.home, SilentProgress(), without=gone)
     for key in driver.held_back:
         console.print(held_back(key), highlight=False)
     if not done and not driver.failures and not driver.waiting:
         console.print("Everything is up to date: nothing to do.")
-    render.summary(workplace, catalog, done, time.monotonic() - started, as_json=as_json)
+    gone = taken_down(workplace.store)
+    render.summary(workplace, catalog, done, time.monotonic() - started, gone, as_json=as_json)
+    named(gone, console)
     driver.raise_failures()
 
 

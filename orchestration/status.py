@@ -27,7 +27,8 @@ PLANNER = "mixture_manifest"
 CRAWL_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "crawl")
 """What one crawl goes through by itself."""
 
-State = Literal["fresh", "stale", "missing", "history"]
+State = Literal["fresh", "stale", "missing", "history", "taken_down"]
+"""`taken_down` is for people (taken_down.py): the walk does not look for it, and a build fails only if it reads what is gone."""
 
 
 @dataclass(frozen=True)

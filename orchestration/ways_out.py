@@ -48,7 +48,9 @@ def way_out(stage: Stage, partition: str | None, failed: Iterable[NamedOutcome],
     if stage.partition == "run":
         return "Mend the recipe or the data; then a new run: `headwater run --new-run`."
     if any(check.name in LACK_TEXT for check in failed):
-        again = dict.fromkeys(("tokenizer_sample", stage.name)) if stage.group == "tokenizer" else ()  # else it is frozen
+        again = (
+            dict.fromkeys(("tokenizer_sample", stage.name)) if stage.group == "tokenizer" else ()
+        )  # else it is frozen
         options = " ".join([f"--recrawl {name}" for name in sources] + [f"--rebuild {name}" for name in again])
         return f"It lacks text: mend or add sources, then `headwater run {options}`."
     return f"Mend what is wrong, then have it made from the beginning: `headwater run --rebuild {stage.name}`."

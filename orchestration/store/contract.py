@@ -17,6 +17,8 @@ PRIVATE = 0o700
 """Mode of a new home and a new local store: crawled texts and configured sources are for their owner only."""
 REPAIR = "`headwater repair --from CLONE_OR_BACKUP`"
 """What mends a store whose index is damaged; without --from, what can be told from the store itself."""
+TAKEDOWNS = "takedowns/"
+"""Folder of main with a record of each takedown, `<sha256>.json`: what a clone has it from."""
 
 
 class StoreError(Exception):

@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 import pygit2
 
-from orchestration.store import durable, git_maintenance, git_trees, git_verify, paths
+from orchestration.store import adopted, durable, git_maintenance, git_trees, git_verify, paths
 from orchestration.store.contract import (
     MAIN,
     REPAIR,
@@ -91,6 +91,8 @@ class GitStore:
                 raise StoreError(f"{folder} has store layout {list(layout)}, this program knows {LAYOUT}: upgrade it")
             if not damaged and store._refs.get(BRANCHES + MAIN) is None:
                 raise StoreError(f"{folder} is a Git repository without a branch {MAIN!r}, not a Headwater store")
+            if not damaged:
+                store._adopt_takedowns()
             return store
 
     @classmethod
@@ -103,6 +105,13 @@ class GitStore:
                 f"or damaged. `headwater verify` finds all damage; {REPAIR} mends it.",
                 str(folder),
             ) from error
+
+    def _adopt_takedowns(self) -> None:
+        """Take down here, too, what main says was taken down: a clone or a backup has its commits, not its lfs/purged."""
+        if missing := adopted.missing(self.git, self.lfs, self._refs.get(BRANCHES + MAIN)):
+            with durable.typed_errors("take over takedowns"), self._sweep_alone():
+                for sha256, reason in missing.items():
+                    self.lfs.purge(sha256, reason)
 
     # --- refs
 

@@ -75,6 +75,11 @@ def check_sha256(sha256: str) -> str:
     return sha256
 
 
+def is_sha256(text: str) -> bool:
+    """Whether it is 64 lower-case hex digits."""
+    return _SHA256.fullmatch(text) is not None
+
+
 def looks_like_commit_id(ref: str) -> bool:
     """Whether a ref may be a commit id or a prefix of one (8 hex digits or more)."""
     return _HEX_ID.fullmatch(ref) is not None

