@@ -104,6 +104,8 @@ class Driver:
         if self.failures and not whole_crawls(catalog, published_crawls(catalog)):
             return  # there is nothing that the rest could be made from
         yield self._step("curate_job", None, self._due(None, None, lineage=False))
+        if self.options.rebuild:  # what was made again may have come out another, and made others stale
+            yield self._step("curate_job", None, self._due(None, None, lineage=False))
         if self.options.train:
             key = self.due_run()
             yield self._step("pretrain_job", key, self._due("run", key))
