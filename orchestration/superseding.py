@@ -23,12 +23,13 @@ def superseded_by(key: str, catalog: Catalog, store: VersionedStore) -> list[str
     mine = [each for each in published_crawls(catalog) if split_key(each)[0] == source and each < key]
     whole = set(whole_crawls(catalog, mine))
     broken = [each for each in mine if each not in whole]
-    return broken if broken and _is_blocked(broken[0], store) else []
+    return broken if broken and _is_blocked(broken[0], catalog, store) else []
 
 
-def _is_blocked(key: str, store: VersionedStore) -> bool:
-    """Whether what was last staged of the crawl failed a blocking check: it lies on its build branch."""
-    stages = {f"build/{name}/{key}/": BY_NAME[name] for name in CRAWL_STAGES}
+def _is_blocked(key: str, catalog: Catalog, store: VersionedStore) -> bool:
+    """Whether what is missing of the crawl was staged and failed a blocking check: it lies on its build branch."""
+    missing = [name for name in CRAWL_STAGES if (name, key) not in catalog.manifests]
+    stages = {f"build/{name}/{key}/": BY_NAME[name] for name in missing}
     for branch in store.branches():
         for start, stage in stages.items():
             if branch.startswith(start):

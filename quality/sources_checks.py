@@ -6,22 +6,7 @@ from quality.outcome import Check, CheckOutcome, Evidence
 from quality.yields import YIELDS_ARE_LIKE_BEFORE, how_to_accept
 
 MIN_PAGES = 20  # below it one edited page is a large share, and shares say nothing
-MIN_KEPT_AGAINST_PREVIOUS = 0.5  # of the pages the accepted version kept; as for removals
 MAX_REMOVED_SHARE = 0.5  # marin #6854: a source fell from 859,092 documents to 2 and nobody noticed
-
-
-def kept_pages_did_not_collapse(evidence: Evidence) -> CheckOutcome:
-    """Against the accepted version of this same crawl; removals between crawls are crawl_delta's to judge."""
-    kept = evidence.statistic("documents_kept")
-    before = (evidence.previous or {}).get("documents_kept") or 0
-    if before < MIN_PAGES:
-        return CheckOutcome(True, f"{kept} pages kept; nothing to compare with ({before} before)")
-    share = kept / before
-    return CheckOutcome(
-        share >= MIN_KEPT_AGAINST_PREVIOUS,
-        f"{kept} pages kept, {before} before: {share:.0%} (at least {MIN_KEPT_AGAINST_PREVIOUS:.0%})",
-        {"share": share},
-    )
 
 
 def links_led_beyond_the_start_urls(evidence: Evidence) -> CheckOutcome:
@@ -45,12 +30,6 @@ def removed_pages_are_a_minority(evidence: Evidence) -> CheckOutcome:
 
 CHECKS: dict[str, tuple[Check, ...]] = {
     "raw_crawl": (
-        Check(
-            "kept_pages_did_not_collapse",
-            True,
-            "A repeated crawl that keeps less than half of what its accepted version kept is a broken one, not a smaller site.",
-            kept_pages_did_not_collapse,
-        ),
         Check(
             "links_led_beyond_the_start_urls",
             False,

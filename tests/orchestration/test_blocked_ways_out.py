@@ -69,7 +69,6 @@ def everything_dropped(evidence: Evidence) -> Evidence:
 MANY = {"documents_in": 100, "documents_kept": 100, "dropped": {"near_duplicate": 30}}
 ACCEPTED = {**MANY, "stats": {"dropped_by_source": {"alpha": {}}, "kept_by_source": {"alpha": 100, "beta": 1}}}
 FORGED: dict[tuple[str, str], Forge] = {
-    ("raw_crawl", "kept_pages_did_not_collapse"): against(MANY, documents_kept=1),
     ("crawl_delta", "removed_pages_are_a_minority"): with_report(live_before=100, removed_share=0.9),
     ("extracted_documents", "every_document_has_one_row"): with_rows("documents"),
     ("extracted_documents", "source_was_not_wiped_out"): against(MANY, documents_kept=1),
