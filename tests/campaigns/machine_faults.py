@@ -61,7 +61,7 @@ WANTED = 200
 TRAINED = ("rank", "agent")
 CRAWLS = [*faults.SITE, *faults.FOLDER]
 FORMATS = {"beta": "html"}
-PAGES = 24
+PAGES = 96
 PARTS = 6
 """Of a page: long enough that its sandbox can be met while it works."""
 RUN = ("run", "--at", STAMP, "--recipe", "tiny")
