@@ -25,6 +25,8 @@ NO_VERDICT = {
     "sources/spider.py:start": "kept, and raised by the process that waits for the crawl",
     "sources/warc_members.py:reading_record": "reads bytes in memory; lets MemoryError through",
     "documents/executors.py:_result": "names the task and raises",
+    "sources/variables.py:hidden": "raises what it caught, or its like without a secret",
+    "sources/variables.py:_without_values": "a log record that cannot be formatted is logging's to tell",
     "documents/blocks.py:_guarded": "asks machine_fault itself",
 }
 """Clauses that catch broadly and need not ask, with the reason."""

@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from orchestration.stages import STAGES, downstream
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
+
+pytestmark = pytest.mark.slow
 
 MATERIALISE = """
 import sys

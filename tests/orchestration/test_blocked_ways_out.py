@@ -222,6 +222,7 @@ def test_a_newer_good_crawl_takes_the_place_of_a_blocked_one(nights: Nights, tmp
     assert nights.status().needing() == []
 
 
+@pytest.mark.slow
 def test_a_first_crawl_that_is_blocked_is_replaced_too(nights: Nights) -> None:
     wipe(nights)
     assert "alpha" in blocked_run(nights, Options("tiny", train=False, at=FIRST))
@@ -232,6 +233,7 @@ def test_a_first_crawl_that_is_blocked_is_replaced_too(nights: Nights) -> None:
     assert nights.status().needing() == []
 
 
+@pytest.mark.slow
 def test_a_blocked_crawl_is_served_once_a_person_accepts_it(nights: Nights) -> None:
     nights.run(at=FIRST)
     wipe(nights)
@@ -242,6 +244,7 @@ def test_a_blocked_crawl_is_served_once_a_person_accepts_it(nights: Nights) -> N
     assert nights.documents() == {"alpha": 0, "beta": PAGES}
 
 
+@pytest.mark.slow
 def test_a_crawl_that_is_only_not_built_yet_is_built_upon(nights: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     nights.run(at=FIRST)
     nights.write("alpha", 3, "en 300")

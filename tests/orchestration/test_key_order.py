@@ -97,6 +97,7 @@ def test_a_frozen_source_is_told_of_and_led_out(frozen: Nights) -> None:
     assert "withdrawn" in {name for commit in frozen.workplace.store.log(limit=40) for name in commit.metadata}
 
 
+@pytest.mark.slow
 def test_after_the_way_out_all_is_as_if_it_had_not_been(frozen: Nights, tmp_path: Path) -> None:
     frozen.run("alpha", at=SECOND, abandon=(ALPHA,))
     with pytest.MonkeyPatch.context() as patch:

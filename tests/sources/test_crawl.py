@@ -162,8 +162,10 @@ def test_payloads_come_back_as_served(crawled: tuple[StageReport, Segment], site
     with pytest.raises(BuildError, match="no stored payload"):
         read_capture(segment, rows["/docs/missing.html"])
     wrong = rows["/docs/fr/"] | {"warc_offset": rows["/docs/en/"]["warc_offset"]}
-    with pytest.raises(BuildError, match="SHA-256"):
+    with pytest.raises(BuildError, match="the index and the file disagree"):
         read_capture(segment, wrong)
+    with pytest.raises(BuildError, match="SHA-256"):
+        read_capture(segment, rows["/docs/fr/"] | {"content_sha256": "0" * 64})
 
 
 def test_the_warc_file_is_valid_and_holds_the_policy_files(crawled: tuple[StageReport, Segment], site: Site) -> None:
