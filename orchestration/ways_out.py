@@ -41,6 +41,8 @@ def way_out(stage: Stage, partition: str | None, failed: Iterable[NamedOutcome],
         source = split_key(partition)[0]
         again = f"`headwater run --recrawl {source}`"
         if stage.name == CRAWL:
+            if accept:  # one that failed twice is not tried unasked
+                accept = accept.replace("`headwater run ", f"`headwater run --recrawl {source} ")
             return f"To crawl it again, when the source is well: {again}. {accept}".rstrip()
         return f"Mend the recipe and run again, or crawl the source again, which takes the place of this crawl: {again}. {accept}".rstrip()
     if accept:

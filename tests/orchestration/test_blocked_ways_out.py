@@ -180,6 +180,20 @@ def test_the_message_of_a_blocked_check_ends_with_a_command_that_leads_on(
         assert a_crawl or (published and published != before), command
 
 
+def test_a_crawl_that_was_blocked_twice_is_accepted_by_the_last_command(
+    built: Nights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = f"alpha@{SECOND}"
+    Fault("raw_crawl", key, everything_dropped, monkeypatch)
+    words = blocked_run(built, Options("tiny", recrawl=("alpha",), train=False, at=SECOND))
+    blocked_run(built, Options("tiny", train=False))
+    built.run()  # it is held back now
+    command = [each for each in commands_of(words) if "--accept-yield" in each][-1]
+    type_in(built, command, THIRD)
+    assert key in built.catalog().partitions("raw_crawl")
+    assert built.status().needing() == []
+
+
 @pytest.fixture
 def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nights:
     found = Nights.create(tmp_path, monkeypatch, "alpha", "beta", pages=PAGES)
