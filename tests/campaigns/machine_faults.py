@@ -34,7 +34,7 @@ from orchestration.store import git_ref_files
 from tests.campaigns import children, faults
 from tests.campaigns.children import Child, Watch
 from tests.end_to_end.harness import STAMP, Home
-from tests.end_to_end.site import body, make_site, page, serve
+from tests.end_to_end.site import make_site, page, serve
 from tests.histories import building, replay
 
 CODE = ("assets", "orchestration", "training", "tests/campaigns/machine_faults.py", "tests/campaigns/children.py")
@@ -62,8 +62,8 @@ TRAINED = ("rank", "agent")
 CRAWLS = [*faults.SITE, *faults.FOLDER]
 FORMATS = {"beta": "html"}
 PAGES = 96
-PARTS = 6
-"""Of a page: long enough that its sandbox can be met while it works."""
+LINKS = 1200
+"""In the navigation of a page: its sandbox works long enough to be met, and its text does not repeat itself."""
 RUN = ("run", "--at", STAMP, "--recipe", "tiny")
 
 
@@ -130,11 +130,10 @@ def bench(folder: Path) -> Iterator[Bench]:
 def _write_folder(folder: Path, pages: dict[int, str]) -> None:
     shutil.rmtree(folder)
     folder.mkdir()
+    links = "".join(f'<li><a href="/{number}.html">{number}</a></li>' for number in range(LINKS))
     for number, key in pages.items():
-        language = "en" if number % 2 else "zh"
-        paragraphs = [text for part in range(PARTS) for text in body(language, f"{key}/{part}")]
-        text = "".join(f"<p>{each}</p>" for each in paragraphs)
-        (folder / f"page-{number:02d}.html").write_text(page(language, key).replace("</article>", f"{text}</article>"))
+        html = page("en" if number % 2 else "zh", key).replace("<body>", f"<body><nav><ul>{links}</ul></nav>")
+        (folder / f"page-{number:02d}.html").write_text(html)
 
 
 def _build(home: Path, config: Path) -> None:
