@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.end_to_end.harness import STAMP, Home
-from tests.end_to_end.site import make_site, serve
+from tests.end_to_end.harness import Home
+from tests.seconds import pytest_terminal_summary as pytest_terminal_summary
+from tests.shared_build import Built, built_once, the_site
+from tests.shared_build import pytest_configure_node as pytest_configure_node
 from tests.skips import pytest_runtest_makereport as pytest_runtest_makereport
 
-LONG_FIRST = ("tests/end_to_end/", "tests/test_docs", "tests/training/", "tests/test_equality_law")
-"""Files that take minutes. Begun last, one of them would keep one worker busy and the others idle."""
+LONG_FIRST = (
+    "tests/end_to_end/test_bad_machines",
+    "tests/end_to_end/test_whole_graph",
+    "tests/orchestration/test_blocked_ways_out",
+    "tests/training/",
+    "tests/end_to_end/",
+    "tests/test_equality_law",
+    "tests/store/test_processes",
+    "tests/test_docs",
+)
+"""Files that take minutes. Begun last, one of them would keep one worker busy and the others idle. The first to need
+the whole build makes it; what comes next does not need it, so that nobody waits."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,29 +36,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-@dataclass(frozen=True)
-class Built:
-    """A finished build: its home, the site behind it, and what the command said."""
-
-    home: Home
-    site: Path
-    summary: dict[str, Any]
-
-
 @pytest.fixture(scope="session")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+def served(request: pytest.FixtureRequest) -> Iterator[tuple[Path, int]]:
     """The test site on a free port, for the whole session."""
-    root = make_site(tmp_path_factory.mktemp("site") / "site")
-    with serve(root) as port:
-        yield root, port
+    with the_site(request.config) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
-def built(served: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(request: pytest.FixtureRequest, served: tuple[Path, int], tmp_path_factory: pytest.TempPathFactory) -> Built:
     """`headwater run` on the test site, from nothing to the audit. Look, do not touch: use `copy_of` to change it."""
-    root, port = served
-    home = Home.create(tmp_path_factory.mktemp("built"), port)
-    return Built(home, root, home.json("run", "--recipe", "tiny", "--at", STAMP))
+    own = tmp_path_factory.getbasetemp()
+    of_all = own.parent if hasattr(request.config, "workerinput") else own
+    return built_once(*served, of_all / "shared-build", own / "built")
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 
 from orchestration.store import open_store
 from tests.campaigns.kills import orphans
-from tests.conftest import Built
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
+from tests.shared_build import Built
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import pytest
 
 from orchestration.stages import GROUPS
 from tests.campaigns.kills import kill_chain, one_per_group
-from tests.conftest import Built
 from tests.end_to_end.harness import Home
+from tests.shared_build import Built
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,8 @@ import pytest
 
 from orchestration.store import open_store
 from orchestration.store.copy import copy_store
-from tests.conftest import Built
 from tests.end_to_end.harness import STAMP, Home
+from tests.shared_build import Built
 from tests.store import servers
 
 

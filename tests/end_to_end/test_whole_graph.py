@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from orchestration.catalog import read_catalog, segment
 from orchestration.stages import STAGES
 from orchestration.store import open_store
-from tests.conftest import Built
 from tests.end_to_end.harness import STAMP, Home
+from tests.shared_build import Built
 
 RUN = f"tiny@{STAMP}"
 SITE = f"site@{STAMP}"
