@@ -3,6 +3,7 @@
     make campaign-machine-faults                               214 disturbed builds; writes docs/results/machine_faults.json
     python -m tests.campaigns.machine_faults --points 40       fewer, for a look
     python -m tests.campaigns.machine_faults --slice           one of each kind that needs neither training nor a freeze
+    python -m tests.campaigns.machine_faults --rows FILE       keep each row there, and go on from those it holds
     python -m tests.campaigns.machine_faults --one read EIO 17
     python -m tests.campaigns.machine_faults --one sandbox FREEZE 2 0.5
 
@@ -17,6 +18,7 @@ The same command is then given again: every data version must be the undisturbed
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -25,7 +27,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +230,7 @@ def trained_bench(folder: Path) -> Iterator[Callable[[Point], Row]]:
     site = make_site(folder / "site")
     with serve(site) as port:
         base = Home.create(folder / "built", port)
-        base.edit_recipe("tiny", "[training]\n", "[parallelism]\ndp_shard = 2\n\n[training]\n")
+        base.edit_recipe("tiny", "local_batch_size = 8", "local_batch_size = 4\ndp_shard = 2")
         base.headwater(*RUN, "--no-train")
         undisturbed = base.copy(folder / "trained")
         seen = children.watched(undisturbed.popen(*RUN, **children.SILENT), Watch())[2]
@@ -255,6 +257,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--points", type=int, default=sum(PLAN.values()))
     parser.add_argument("--slice", action="store_true")
+    parser.add_argument("--rows", type=Path)
     parser.add_argument("--one", nargs="+", metavar="KIND EFFECT N [SHARE]")
     options = parser.parse_args()
     if not shutil.which("strace"):
@@ -267,35 +270,54 @@ def main() -> int:
     if options.one:
         kind, effect, nth, *share = options.one
         plan, one = {(kind, effect): 1}, Point(kind, effect, int(nth), float(share[0]) if share else 0.0)
-    rows, calls = _run_all(plan, one, started)
+    rows, calls = _run_all(plan, one, Journal(options.rows, started))
     if one:
         return int(any(row.problem for row in rows))
     return report(rows, calls, started)
 
 
-def _run_all(plan: dict[tuple[str, str], int], one: Point | None, started: float) -> tuple[list[Row], dict[str, int]]:
+class Journal:
+    """The rows so far, on the screen and, if asked for, in a file: an hour's work is not lost with its last minute."""
+
+    def __init__(self, file: Path | None, started: float) -> None:
+        """Read what the file holds already; `started` on the monotonic clock."""
+        self.file, self.started = file, started
+        kept = file.read_text(encoding="utf-8").splitlines() if file and file.exists() else []
+        self.rows = [Row(**json.loads(line)) for line in kept]
+
+    def add(self, row: Row) -> None:
+        """One more."""
+        self.rows.append(row)
+        print(f"{len(self.rows)} after {time.monotonic() - self.started:.0f} s: {row}", flush=True)
+        if self.file:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(row)) + "\n")
+
+    def left(self, points: list[Point]) -> list[Point]:
+        """Those that have no row."""
+        done = {(row.kind, row.effect, row.nth, row.share) for row in self.rows}
+        return [point for point in points if astuple(point) not in done]
+
+
+def _run_all(plan: dict[tuple[str, str], int], one: Point | None, journal: Journal) -> tuple[list[Row], dict[str, int]]:
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    rows: list[Row] = []
     calls: dict[str, int] = {}
-
-    def add(row: Row) -> None:
-        rows.append(row)
-        print(f"{len(rows)} after {time.monotonic() - started:.0f} s: {row}", flush=True)
-
     with tempfile.TemporaryDirectory(dir=memory, prefix="machine-") as folder, bench(Path(folder)) as found:
         if any(kind in CALLS for kind, _ in plan) and not one:
             calls = count_calls(found)
         for (kind, effect), wanted in plan.items():
             if kind not in TRAINED:
-                for point in [one] if one else spread(kind, effect, wanted, calls, found.children):
-                    add(run_point(found, point))
+                points = [one] if one else spread(kind, effect, wanted, calls, found.children)
+                for point in journal.left(points):
+                    journal.add(run_point(found, point))
     trained = {key: wanted for key, wanted in plan.items() if key[0] in TRAINED and wanted}
     if trained:
         with tempfile.TemporaryDirectory(prefix="machine-") as folder, trained_bench(Path(folder)) as run:
             for (kind, effect), wanted in trained.items():
-                for point in [one] if one else spread(kind, effect, wanted, calls, []):
-                    add(run(point))
-    return rows, calls
+                points = [one] if one else spread(kind, effect, wanted, calls, [])
+                for point in journal.left(points):
+                    journal.add(run(point))
+    return journal.rows, calls
 
 
 def report(rows: list[Row], calls: dict[str, int], started: float) -> int:
