@@ -25,6 +25,7 @@ from pathlib import Path
 
 import pygit2
 
+from assets.machine_faults import MACHINE_ERRNOS
 from orchestration.store import durable
 from orchestration.store.contract import REPAIR, CommitInfo, CorruptObjectError, StoreError
 
@@ -115,6 +116,16 @@ def decode_message(text: str) -> tuple[str, dict[str, str]]:
     return text.rstrip("\n"), {}
 
 
+def damaged(what: str, how: str, name: str, error: Exception) -> CorruptObjectError | OSError:
+    """What to raise for something that libgit2 cannot read: it is damaged, or this machine could not read it now,
+    which libgit2 tells in its message only."""
+    number = next((each for each in MACHINE_ERRNOS if os.strerror(each) in str(error)), None)
+    if number is not None:
+        return OSError(number, f"{what} could not be read ({error}), which does not say that it is damaged")
+    remedy = f"`headwater verify` finds all damage; {REPAIR} mends it."
+    return CorruptObjectError(f"{what} {how} ({error}). {remedy}", name)
+
+
 class GitObjects:
     """Reads trees, pointers and commits, with small caches: all of them are immutable."""
 
@@ -128,11 +139,7 @@ class GitObjects:
         try:
             return self.repository.odb.read(oid)[1]
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
-            raise CorruptObjectError(
-                f"Git object {oid} of {self.repository.path} is missing or damaged ({error}). "
-                f"`headwater verify` finds all damage; {REPAIR} mends it.",
-                oid,
-            ) from error
+            raise damaged(f"Git object {oid} of {self.repository.path}", "is missing or damaged", oid, error) from error
 
     def _tree(self, oid: str) -> dict[str, Entry]:
         return decode_tree(self._read(oid))
@@ -152,10 +159,8 @@ class GitObjects:
         try:
             found = self.repository[commit_id]
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
-            raise CorruptObjectError(
-                f"commit {commit_id} of {self.repository.path} is missing or damaged ({error}). "
-                f"`headwater verify` finds all damage; {REPAIR} mends it.",
-                commit_id,
+            raise damaged(
+                f"commit {commit_id} of {self.repository.path}", "is missing or damaged", commit_id, error
             ) from error
         if not isinstance(found, pygit2.Commit):
             raise CorruptObjectError(f"{commit_id} is not a commit but a {type(found).__name__.lower()}", commit_id)

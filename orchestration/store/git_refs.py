@@ -14,14 +14,8 @@ from pathlib import Path
 import pygit2
 
 from orchestration.store import durable
-from orchestration.store.contract import (
-    REPAIR,
-    CorruptObjectError,
-    LostRaceError,
-    RefNotFoundError,
-    StoreError,
-)
-from orchestration.store.git_objects import AUTHOR, NewObjects
+from orchestration.store.contract import LostRaceError, RefNotFoundError, StoreError
+from orchestration.store.git_objects import AUTHOR, NewObjects, damaged
 from orchestration.store.git_ref_files import LockWatch, confirm, read_refs, write_ref
 from orchestration.store.paths import check_name
 
@@ -43,19 +37,21 @@ class GitRefs:
         except (KeyError, ValueError):  # ValueError: not a valid name, so there is none
             return None
         except pygit2.GitError as error:
-            raise CorruptObjectError(
-                f"{full_name} of {self._repository.path} is damaged ({error}). `headwater verify` finds all damage; "
-                f"{REPAIR} mends it.",
-                full_name,
-            ) from error
+            raise damaged(f"{full_name} of {self._repository.path}", "is damaged", full_name, error) from error
         try:
             return str(reference.peel(pygit2.Commit).id)
         except (pygit2.GitError, KeyError, ValueError, OSError) as error:
-            raise CorruptObjectError(
-                f"{full_name} of {self._repository.path} leads to {reference.target}, which is missing or damaged "
-                f"({error}). `headwater verify` finds all damage; {REPAIR} mends it.",
-                str(reference.target),
-            ) from error
+            what = f"{full_name} of {self._repository.path} leads to {reference.target}, which"
+            cause = self._why_unreadable(str(reference.target)) or error
+            raise damaged(what, "is missing or damaged", str(reference.target), cause) from error
+
+    def _why_unreadable(self, oid: str) -> Exception | None:
+        """Peeling a ref does not say what the disk said; reading its object does."""
+        try:
+            self._repository.odb.read(oid)
+        except (pygit2.GitError, KeyError, ValueError, OSError) as error:
+            return error
+        return None
 
     def all(self, kind: str) -> dict[str, str]:
         """Short name -> commit id of all branches (or tags), sorted."""

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +15,7 @@ import pytest
 from orchestration.store import git_maintenance, verify_store
 from orchestration.store.contract import CorruptObjectError, DamagedIndexError, PurgedObjectError
 from orchestration.store.git_store import GitStore
+from tests.end_to_end.harness import REPOSITORY
 from tests.store.conftest import damage, tree
 
 FILES = {"corpus/a": b"1", "corpus/b": b"2", "tokens/c": b"3"}
@@ -174,3 +180,20 @@ def test_gc_refuses_while_a_commit_that_may_be_young_cannot_be_read(place: Path)
     DAMAGES["emptied"](object_file(place, commit))
     with pytest.raises(DamagedIndexError, match="nothing was deleted"):
         GitStore.at(place).gc()
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="a read is made to fail by strace: apt-get install strace")
+@pytest.mark.parametrize("kind", ["commit", "folder"])
+def test_a_disk_that_reports_an_error_is_not_told_as_damage(place: Path, kind: str) -> None:
+    path = object_file(place, object_ids(place)[kind])
+    program = (
+        "import sys; from pathlib import Path; from orchestration.store.git_store import GitStore\n"
+        "from tests.store.conftest import tree\n"
+        "try: tree(GitStore.at(Path(sys.argv[1])))\n"
+        "except Exception as error: print(error)"
+    )
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-e", "inject=read,pread64,readv:error=EIO"]
+    command = [*strace, sys.executable, "-c", program, str(place)]
+    said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert os.strerror(errno.EIO) in said and path.parent.name in said
+    assert "could not be read" in said and "missing or damaged" not in said
