@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+OUTSIDE_THE_DATA = "draws what the UI shows beside the data, and no byte of the data"
+
 SIZE_INCHES = (7.0, 3.5)
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestration.cli_data import add_data_commands
+from orchestration.cli_equivalence import equivalence_commands
 from orchestration.cli_layout import add_layout_command
 from orchestration.cli_stage import stage_commands
 from orchestration.cli_store import add_repair_command, store_commands
@@ -377,6 +378,7 @@ add_ui_command(app, expected_errors)
 add_repair_command(app, expected_errors)
 add_takedown_command(app, expected_errors)
 app.add_typer(stage_commands(expected_errors), name="stage", help="One stage of the graph on plain files.")
+app.add_typer(equivalence_commands(expected_errors), name="equivalence", help="Code hashes that give the same output.")
 app.add_typer(store_commands(expected_errors), name="store", help="A store as a whole: copy it to another place.")
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from orchestration.asset_lock import AlreadyRunningError
 from orchestration.catalog import CatalogError, read_catalog
 from orchestration.code_version import code_version
 from orchestration.config import ConfigError, Profile
+from orchestration.equivalences import canonical_code
 from orchestration.evidence import ACCEPT_YIELD_TAG
 from orchestration.in_progress import JOBS
 from orchestration.key_order import KeyOrderError
@@ -72,7 +73,7 @@ def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
         kinds=set(stage.kinds),
         owners=[OWNERS.get(stage.group, "team:modelling")],
         tags={"stage": f"{STAGES.index(stage) + 1:02d}"},
-        code_version=code_version(stage).digest,
+        code_version=canonical_code(stage, code_version(stage).digest),
         pool=f"headwater_{stage.name}",
         check_specs=[
             dg.AssetCheckSpec(name=c.name, asset=stage.name, description=c.description, blocking=c.blocking)

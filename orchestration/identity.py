@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from orchestration.code_version import code_version
-from orchestration.config import REPOSITORY, Config, ConfigError
+from orchestration.config import Config
+from orchestration.equivalences import canonical_code
 from orchestration.stages import BY_NAME, Stage
-
-EQUIVALENCES = Path("orchestration/equivalences.toml")
 
 
 @dataclass(frozen=True)
@@ -50,32 +47,6 @@ def digest_of(value: Any) -> str:
     """SHA-256 of the canonical JSON of a value."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@cache
-def _equivalences(path: Path) -> dict[tuple[str, str], str]:
-    """(stage, new code hash) -> old code hash that a reviewer declared to give the same output."""
-    if not path.exists():
-        return {}
-    declared = {}
-    for entry in tomllib.loads(path.read_text(encoding="utf-8")).get("equivalence", []):
-        if set(entry) != {"stage", "old", "new", "reason"} or not entry["reason"].strip():
-            raise ConfigError(f"{path}: each [[equivalence]] has stage, old, new and a reason; found {entry}")
-        declared[entry["stage"], entry["new"]] = entry["old"]
-    return declared
-
-
-@cache
-def canonical_code(stage: Stage, code: str) -> str:
-    """The oldest code hash that was declared equal to `code` (orchestration/equivalences.toml)."""
-    declared = _equivalences(REPOSITORY / EQUIVALENCES)
-    seen = {code}
-    while (stage.name, code) in declared:
-        code = declared[stage.name, code]
-        if code in seen:
-            raise ConfigError(f"{EQUIVALENCES}: the equivalences of {stage.name} go in a circle at {code}")
-        seen.add(code)
-    return code
 
 
 def identity(

@@ -237,7 +237,7 @@ def differences(recorded: dict[str, Any], wanted: Identity) -> list[str]:
     """What changed between a manifest's identity and what it would be now, named as a person would."""
     causes = _changed_keys("config", recorded["config"], wanted.config)
     if recorded["code"] != wanted.code:
-        names = _changed_names(recorded["modules"], wanted.modules)
+        names = _changed_modules(recorded["modules"], wanted.modules)
         causes.append(f"code changed: {', '.join(names) or wanted.code}")
     for name in _changed_names(recorded["libraries"], wanted.libraries):
         before, after = recorded["libraries"].get(name, "absent"), wanted.libraries.get(name, "absent")
@@ -251,6 +251,15 @@ def differences(recorded: dict[str, Any], wanted: Identity) -> list[str]:
     for asset in _changed_names(recorded["recipes"], wanted.recipes):
         causes.append(f"recipe upstream changed: {asset}")
     return causes
+
+
+def _changed_modules(before: dict[str, str], after: dict[str, str]) -> list[str]:
+    """Modules that say something else. One that was only moved does not, and of what was hashed in another way (by an
+    earlier version, recognised by its length) nothing can be told."""
+    if {len(digest) for digest in before.values()} != {len(digest) for digest in after.values()}:
+        return []
+    moved = set(before.values()) & set(after.values())
+    return [name for name in _changed_names(before, after) if not {before.get(name), after.get(name)} & moved]
 
 
 def _changed_names(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -25,6 +25,8 @@ from datatrove.executor.local import LocalPipelineExecutor
 
 from assets.build import BuildError, Progress
 
+OUTSIDE_THE_DATA = "decides where tasks run; `make campaign-executors` compares what comes out"
+
 PRELOAD = (
     "assets.documents.fork_server",
     "assets.documents.filters",

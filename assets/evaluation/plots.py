@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+OUTSIDE_THE_DATA = "draws what the UI shows beside the data, and no byte of the data"
+
 SIZE_INCHES = (7.0, 3.5)
 
 

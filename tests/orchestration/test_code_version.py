@@ -93,7 +93,7 @@ def test_what_was_kept_is_used_only_when_it_is_whole_and_of_these_sources(copy: 
     kept = copy / ".headwater/scratch/code_parts.json"
     found = digests(copy)
     content = json.loads(kept.read_text(encoding="utf-8"))
-    content["found"]["corpus"][0]["assets.dedup.corpus"] = "0" * 16
+    content["found"]["corpus"]["code"][0] = "0" * 64
     kept.write_text(json.dumps(content), encoding="utf-8")
     assert digests(copy)["corpus"] != found["corpus"], "what is kept is read"
     kept.write_text(json.dumps(content)[:-40], encoding="utf-8")
