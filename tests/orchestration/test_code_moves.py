@@ -93,6 +93,7 @@ def test_a_module_that_is_split_in_two_makes_nothing_stale(own: Path) -> None:
     assert digests(own) == before
 
 
+@pytest.mark.slow
 def test_renamed_local_variables_make_nothing_stale(copy: Path) -> None:
     file = "assets/dedup/signatures.py"
     text = (copy / file).read_text(encoding="utf-8")
@@ -105,6 +106,7 @@ def test_renamed_local_variables_make_nothing_stale(copy: Path) -> None:
     assert changed_by(copy, file, source_of(text, "minhash"), renamed) == set()
 
 
+@pytest.mark.slow
 def test_a_file_in_another_order_makes_nothing_stale(copy: Path) -> None:
     file = "assets/dedup/signatures.py"
     text = (copy / file).read_text(encoding="utf-8")
@@ -117,6 +119,7 @@ def test_a_file_in_another_order_makes_nothing_stale(copy: Path) -> None:
     assert changed_by(copy, file, text, turned) == set()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "before", "after", "stages"),
     [
