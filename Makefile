@@ -1,8 +1,10 @@
 # One command each; `make` lists them. Everything runs in the virtual environment $(VENV), which each
-# target brings up to date first (nothing happens when it already is).
+# target brings up to date first (nothing happens when it already is). Many of the slow tests wait for processes that
+# they stopped or killed: hence one worker more.
 PYTHON ?= python3
 VENV ?= .venv
 TEST_WORKERS ?= 2
+SLOW_WORKERS ?= 3
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.headwater-installed
 
@@ -29,7 +31,7 @@ test: $(INSTALLED) ## all tests but those that take minutes each
 	@$(BIN)/pytest -m 'not slow' -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 test-slow: $(INSTALLED) ## the others: whole builds that are killed, disturbed, repeated
-	@$(BIN)/pytest -m slow -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+	@$(BIN)/pytest -m slow -n $(SLOW_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph, figures in the docs
 	@$(BIN)/ruff check
