@@ -24,6 +24,7 @@ from orchestration.cli_ui import add_ui_command
 from orchestration.offline import apply_offline_defaults
 
 EXIT_FAILED, EXIT_FINDINGS = 1, 3
+MOST_DAYS = 36_500
 app = typer.Typer(
     help="From raw web to an evaluated base model, as one graph that can be rebuilt, audited and undone.",
     no_args_is_help=True,
@@ -33,6 +34,23 @@ app = typer.Typer(
 )
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Recipe = Annotated[str, typer.Option(help="Recipe of the training run: a file in config/recipes/.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"headwater {version('headwater')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """From raw web to an evaluated base model, as one graph that can be rebuilt, audited and undone."""
 
 
 def main() -> None:
@@ -197,13 +215,18 @@ def plan(
 @expected_errors
 def lineage(
     subject: Annotated[str, typer.Argument(help="URL (or part of one), doc_id, RUN:STEP, or checkpoint RUN/STEP.")],
+    limit: Annotated[int, typer.Option(min=1, help="At most so many of the documents that match.")] = 20,
+    every: Annotated[bool, typer.Option("--all", help="All documents that match.")] = False,
     json: Json = False,
 ) -> None:
-    """Which steps and checkpoints saw a page; which pages a step or a checkpoint saw."""
+    """Which steps and checkpoints saw a page; which pages a step or a checkpoint saw.
+
+    When more documents match than are shown, the answer says how many there are.
+    """
     from orchestration.lineage_query import answer
     from orchestration.workplace import open_workplace
 
-    answer(open_workplace(), subject, as_json=json)
+    answer(open_workplace(), subject, None if every else limit, as_json=json)
 
 
 @app.command()
@@ -280,18 +303,25 @@ def verify(
 def log(
     path: Annotated[str | None, typer.Argument(help="Only commits that changed something under this path.")] = None,
     ref: Annotated[str, typer.Option(help="Branch, tag or commit.")] = "main",
-    limit: Annotated[int, typer.Option(help="At most so many commits.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many commits.")] = 20,
     json: Json = False,
 ) -> None:
-    """History of the data, newest first."""
+    """History of the data, newest first; says when there are older commits than it shows."""
     from itertools import islice
 
     from orchestration import render
     from orchestration.publish import STAGED
+    from orchestration.store.contract import PathNotFoundError
     from orchestration.workplace import open_workplace
 
     published = (c for c in open_workplace().store.log(ref, path) if STAGED not in c.metadata)
-    render.log(list(islice(published, limit)), as_json=json)
+    commits = list(islice(published, limit + 1))
+    if path and not commits:
+        raise PathNotFoundError(
+            f"nothing under {path!r} was ever published on {ref}; paths begin as in GROUP/ASSET/, for instance "
+            "dedup/corpus/ (`headwater status` lists the assets)"
+        )
+    render.log(commits[:limit], more=len(commits) > limit, as_json=json)
 
 
 @app.command()
@@ -309,10 +339,19 @@ def diff(
     render.diff(open_workplace().store.diff(before, after, prefix), as_json=json)
 
 
+def _days(value: float) -> float:
+    """`nan` is below no limit and beyond none, and no clock goes back a million days."""
+    if not 0 <= value <= MOST_DAYS:
+        raise typer.BadParameter(f"{value} is no number of days between 0 and {MOST_DAYS:,}")
+    return value
+
+
 @app.command()
 @expected_errors
 def gc(
-    keep_days: Annotated[float, typer.Option(help="Keep what commits of the last so many days hold.")] = 14.0,
+    keep_days: Annotated[
+        float, typer.Option(min=0, callback=_days, help="Keep what commits of the last so many days hold.")
+    ] = 14.0,
     keep_states: Annotated[
         int | None,
         typer.Option(
@@ -322,7 +361,10 @@ def gc(
         ),
     ] = None,
     keep_history_days: Annotated[
-        float, typer.Option(min=0, help="Keep the logs of Dagster's runs that ended in the last so many days.")
+        float,
+        typer.Option(
+            min=0, callback=_days, help="Keep the logs of Dagster's runs that ended in the last so many days."
+        ),
     ] = 30.0,
     dry_run: Annotated[bool, typer.Option(help="Only say what would be deleted.")] = False,
     json: Json = False,

@@ -143,7 +143,11 @@ def load_config(folder: Path | None = None) -> Config:
 
 def load_profile(folder: Path | None = None) -> Profile:
     """profiles/$HEADWATER_PROFILE.toml (default: local). Raises ConfigError for the first broken rule."""
-    path = (folder or config_folder()) / "profiles" / f"{os.environ.get('HEADWATER_PROFILE', 'local')}.toml"
+    profiles = (folder or config_folder()) / "profiles"
+    name = os.environ.get("HEADWATER_PROFILE", "local")
+    path = profiles / f"{name}.toml"
+    if not path.is_file() and (known := sorted(each.stem for each in profiles.glob("*.toml"))):
+        raise ConfigError(f"HEADWATER_PROFILE={name}: there is no {path}; known profiles: {', '.join(known)}")
     return validate(Profile, read_toml(path), path, "")
 
 

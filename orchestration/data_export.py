@@ -19,6 +19,7 @@ from assets.build import BuildError, Segment
 from orchestration.catalog import Catalog, segment
 from orchestration.stages import BY_NAME
 from orchestration.store.contract import VersionedStore
+from orchestration.terminal import listed
 
 BATCH_ROWS = 1024
 SHARD_ROWS = 100_000  # of a Hugging Face folder
@@ -337,7 +338,7 @@ def _write_folder(
         files += 1
     if not files:
         raise BuildError("the table has no row: there is nothing to export")
-    partitions = f" ({', '.join(str(s.partition) for s in segments[:20])})" if segments[0].partition else ""
+    partitions = f" ({listed([str(s.partition) for s in segments], 20)})" if segments[0].partition else ""
     sentence = BY_NAME[subject.asset].sentence
     card: Mapping[str, Any] = {"asset": subject.asset, "sentence": sentence, "table": table, "partitions": partitions}
     with sink.open("README.md") as out:

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from orchestration.catalog import Catalog
 from orchestration.partitions import split_key
 from orchestration.status import CRAWL
-
-SHOWN = 8
-"""How many names a sentence lists before it counts the rest."""
+from orchestration.terminal import listed
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ def told(failed: Sequence[Failure], waiting: Mapping[str, Sequence[str]], catalo
         entries.insert(0, f"{len(failed)} steps failed; what does not need them was done.")
     if waiting:
         lacking = sorted({name for names in waiting.values() for name in names} - set(waiting))
-        entries.append(f"Not built, for {_listed(lacking)} is not fresh: {_listed(list(waiting))}.")
+        entries.append(f"Not built, for {listed(lacking)} is not fresh: {listed(list(waiting))}.")
     return "\n".join(entries)
 
 
@@ -55,8 +53,3 @@ def _way_out(failure: Failure, catalog: Catalog) -> str:
         f" The crawl of {source} before it is served. `headwater run` tries {key} once more, "
         f"`headwater run --recrawl {source}` whenever you ask; `headwater run --abandon {key}` forgets it."
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -13,6 +13,7 @@ from assets.lineage.queries import (
     CheckpointContent,
     DocumentHistory,
     LineageNotFoundError,
+    Matches,
     StepContent,
     by_checkpoint,
     by_doc_id,
@@ -34,8 +35,9 @@ _DOC_ID = re.compile(r"[0-9a-f]{8,32}")
 SHOWN = 12
 
 
-def answer(workplace: Workplace, subject: str, *, as_json: bool) -> None:
-    """Print the answer. Raises LineageNotFoundError when the index knows nothing of the subject."""
+def answer(workplace: Workplace, subject: str, limit: int | None, *, as_json: bool) -> None:
+    """Print the answer: of documents at most `limit`, and how many there are. Raises LineageNotFoundError when the
+    index knows nothing of the subject."""
     catalog = read_catalog(workplace.store)
     manifest = catalog.get("lineage_index", None)
     if manifest is None:
@@ -50,26 +52,45 @@ def answer(workplace: Workplace, subject: str, *, as_json: bool) -> None:
     elif match := _CHECKPOINT.fullmatch(subject):
         found = by_checkpoint(index, orders, match[1], int(match[2]))
     elif _DOC_ID.fullmatch(subject):
-        found = by_doc_id(index, subject)
+        found = by_doc_id(index, subject, limit)
     else:
-        found = by_url(index, subject)
+        found = by_url(index, subject, limit)
     gone = taken_down(workplace.store)
     if as_json:
-        render.emit(
-            [asdict(item) | {"taken_down": taken_down_json(_of_crawl(gone, item.crawl))} for item in found]
-            if isinstance(found, list)
-            else asdict(found) | {"taken_down": taken_down_json(gone)}
-        )
+        render.emit(_documents_as_json(found, gone) if isinstance(found, Matches) else _as_json(found, gone))
+        return
+    out = render.console()
+    if isinstance(found, Matches):
+        for history in found.documents:
+            _print_history(history, out, _of_crawl(gone, history.crawl))
+        if found.total > 1:
+            _print_count(len(found.documents), found.total, out)
         return
     if isinstance(found, StepContent):
-        _print_step(found, render.console())
-    elif isinstance(found, CheckpointContent):
-        _print_checkpoint(found, render.console())
+        _print_step(found, out)
     else:
-        for history in found:
-            _print_history(history, render.console(), _of_crawl(gone, history.crawl))
-    if not isinstance(found, list):
-        named(gone, render.console())
+        _print_checkpoint(found, out)
+    named(gone, out)
+
+
+def _as_json(found: StepContent | CheckpointContent, gone: Sequence[TakenDown]) -> dict[str, Any]:
+    return asdict(found) | {"taken_down": taken_down_json(gone)}
+
+
+def _documents_as_json(found: Matches, gone: Sequence[TakenDown]) -> dict[str, Any]:
+    documents = [
+        asdict(each) | {"taken_down": taken_down_json(_of_crawl(gone, each.crawl))} for each in found.documents
+    ]
+    return {"total": found.total, "shown": len(documents), "documents": documents}
+
+
+def _print_count(shown: int, total: int, out: Console) -> None:
+    if shown == total:
+        out.print(f"{total:,} documents match")
+    else:
+        out.print(
+            f"[yellow]{shown:,} of {total:,} documents that match are shown[/]; `--all` shows them all, `--limit N` more"
+        )
 
 
 def _of_crawl(gone: Sequence[TakenDown], crawl: str) -> list[TakenDown]:

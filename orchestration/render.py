@@ -120,15 +120,18 @@ def findings(rows: Sequence[Any], *, as_json: bool) -> None:
     console().print(grid)
 
 
-def log(commits: Sequence[CommitInfo], *, as_json: bool) -> None:
-    """History, newest first."""
+def log(commits: Sequence[CommitInfo], *, more: bool, as_json: bool) -> None:
+    """History, newest first; `more`: there are older commits."""
     if as_json:
-        emit([asdict(commit) | {"metadata": dict(commit.metadata)} for commit in commits])
+        found = [asdict(commit) | {"metadata": dict(commit.metadata)} for commit in commits]
+        emit({"commits": found, "more": more})
         return
     grid = table("Log", "commit", "when", "message")
     for commit in commits:
         grid.add_row(commit.id[:12], commit.committed_at, quoted(commit.message.splitlines()[0]))
     console().print(grid)
+    if more:
+        console().print(f"the newest {len(commits):,} commits; there are older ones (`--limit N`)")
 
 
 def diff(changes: Sequence[Change], *, as_json: bool) -> None:

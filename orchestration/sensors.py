@@ -22,6 +22,7 @@ from orchestration.reaper import reap_dead_runs
 from orchestration.retries import ASKED_TAG, tries
 from orchestration.stages import BY_NAME
 from orchestration.status import Item, Status, walk
+from orchestration.terminal import listed
 from orchestration.unfinished import unfinished_crawls
 from orchestration.workplace import open_workplace
 
@@ -128,7 +129,7 @@ class View:
     def _request(self, job: str, key: str | None, items: Sequence[Item]) -> dg.RunRequest | None:
         """A run of those items that can be built now; after failures, when their wait is over."""
         able, waiting = ready(items, self.status, self.catalog)
-        self.reasons += [f"{label} waits for {', '.join(lacking[:3])}" for label, lacking in waiting.items()]
+        self.reasons += [f"{label} waits for {listed(lacking, 3)}" for label, lacking in waiting.items()]
         if not able:
             return None
         failed_crawl = able[0].asset == "raw_crawl"

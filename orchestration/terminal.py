@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -63,3 +63,9 @@ def emit(value: Any) -> None:
 def print_traceback(error: BaseException) -> None:
     """What Python prints of a bug, which may quote a page too."""
     sys.stderr.write(visible("".join(traceback.format_exception(error))))
+
+
+def listed(names: Sequence[str], shown: int = 8) -> str:
+    """The first names of a list and how many more there are."""
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more > 0 else "")

@@ -124,6 +124,11 @@ class Workplace:
                 f"{folder} cannot be created: {error.filename} is or lies in a file, not a folder. "
                 "Set HEADWATER_HOME to a folder (it is created when it does not exist)."
             ) from None
+        except FileNotFoundError as error:  # its parents are made: the file system itself takes no new name
+            raise ConfigError(
+                f"{folder} cannot be created: {error.filename} lies where no folder can be made. "
+                "Set HEADWATER_HOME to a folder on a disk."
+            ) from None
 
 
 def open_workplace() -> Workplace:

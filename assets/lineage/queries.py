@@ -98,19 +98,27 @@ class CheckpointContent:
     by_channel: dict[str, Share]
 
 
-def by_url(index: Segment, text: str, limit: int = 20) -> list[DocumentHistory]:
-    """Documents of exactly this URL; if there is none, those whose URL contains the text."""
+@dataclass(frozen=True)
+class Matches:
+    """Documents that were found: the first of them in order of URL, and how many there are."""
+
+    total: int
+    documents: list[DocumentHistory]
+
+
+def by_url(index: Segment, text: str, limit: int | None = None) -> Matches:
+    """Documents of exactly this URL; if there is none, those whose URL contains the text. At most `limit` of them."""
     for condition in ("url = $text", "contains(url, $text)"):
         found = _histories(index, condition, text, limit)
-        if found:
+        if found.total:
             return found
     raise LineageNotFoundError(f"no document was ever extracted from a URL that contains {text!r}")
 
 
-def by_doc_id(index: Segment, prefix: str, limit: int = 20) -> list[DocumentHistory]:
-    """Documents whose doc_id begins with `prefix`."""
+def by_doc_id(index: Segment, prefix: str, limit: int | None = None) -> Matches:
+    """Documents whose doc_id begins with `prefix`, at most `limit` of them."""
     found = _histories(index, "starts_with(doc_id, lower($text))", prefix, limit)
-    if not found:
+    if not found.total:
         raise LineageNotFoundError(f"no document's doc_id begins with {prefix!r}")
     return found
 
@@ -176,13 +184,12 @@ def by_checkpoint(index: Segment, orders: Sequence[Segment], run: str, step: int
     )
 
 
-def _histories(index: Segment, condition: str, text: str, limit: int) -> list[DocumentHistory]:
+def _histories(index: Segment, condition: str, text: str, limit: int | None) -> Matches:
+    matching = f"FROM {parquet(index, 'documents')} WHERE {condition}"
+    most = "" if limit is None else f"LIMIT {int(limit)}"
     with connect() as connection:
-        documents = _rows(
-            connection,
-            f"SELECT * FROM {parquet(index, 'documents')} WHERE {condition} ORDER BY url, doc_id LIMIT {int(limit)}",
-            {"text": text},
-        )
+        (count,) = _rows(connection, f"SELECT count(*) AS total {matching}", {"text": text})
+        documents = _rows(connection, f"SELECT * {matching} ORDER BY url, doc_id {most}", {"text": text})
         uses = _rows(
             connection,
             f"""
@@ -197,7 +204,8 @@ def _histories(index: Segment, condition: str, text: str, limit: int) -> list[Do
     by_document: dict[str, list[Use]] = {document["doc_id"]: [] for document in documents}
     for use in uses:
         by_document[use.pop("doc_id")].append(Use(**use))
-    return [DocumentHistory(**document, uses=by_document[document["doc_id"]]) for document in documents]
+    histories = [DocumentHistory(**document, uses=by_document[document["doc_id"]]) for document in documents]
+    return Matches(count["total"], histories)
 
 
 def _read_order(index: Segment, order: Segment) -> str:

@@ -99,9 +99,11 @@ def test_the_store_is_readable_by_duckdb_alone_and_verifies(built: Built) -> Non
 
 
 def test_log_and_diff_tell_the_history_of_the_data(built: Built) -> None:
-    commits = built.home.json("log", "--limit", "100")
+    log = built.home.json("log", "--limit", "100")
+    commits = log["commits"]
+    assert not log["more"]
     assert any(commit["metadata"].get("asset") == "corpus" for commit in commits)
-    corpus = built.home.json("log", "dedup/corpus/")
+    corpus = built.home.json("log", "dedup/corpus/")["commits"]
     assert len(corpus) == 1
     changed = built.home.json("diff", corpus[0]["parents"][0], corpus[0]["id"])
     assert {"dedup/corpus/documents-00000.parquet"} <= {change["path"] for change in changed}
@@ -112,3 +114,13 @@ def test_plan_of_a_finished_build_is_empty_and_of_a_recrawl_is_not(built: Built)
     steps = built.home.json("plan", "--recipe", "tiny", "--recrawl", "site")["steps"]
     assert {"raw_crawl", "corpus", "lineage_audit"} <= {step["asset"] for step in steps}
     assert "tokenizer" not in {step["asset"] for step in steps}
+
+
+def test_lineage_says_how_many_documents_match(built: Built) -> None:
+    part = built.home.json("lineage", "127.0.0.1", "--limit", "2")
+    assert part["shown"] == len(part["documents"]) == 2 < part["total"]
+    whole = built.home.json("lineage", "127.0.0.1", "--all")
+    assert whole["shown"] == whole["total"] == part["total"] == len(whole["documents"])
+    said = built.home.headwater("lineage", "127.0.0.1", "--limit", "2").stdout
+    assert f"2 of {part['total']} documents that match are shown" in said
+    assert f"{part['total']} documents match" in built.home.headwater("lineage", "127.0.0.1", "--all").stdout

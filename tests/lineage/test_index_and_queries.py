@@ -80,10 +80,10 @@ def test_workers_do_not_change_the_index(world: World, tmp_path: Path) -> None:
 
 
 def test_a_page_tells_who_read_it_and_when(lineage: tuple[Segment, list[Segment]]) -> None:
-    (found,) = by_url(lineage[0], URLS[A])
+    (found,) = by_url(lineage[0], URLS[A]).documents
     assert (found.doc_id, found.stage) == (A, None)
     assert [(use.run, use.first_step, use.first_checkpoint) for use in found.uses] == [(ONE, 1, 1), (TWO, 1, 2)]
-    (held,) = by_url(lineage[0], URLS[B])
+    (held,) = by_url(lineage[0], URLS[B]).documents
     assert [(use.run, use.split, use.first_checkpoint) for use in held.uses] == [
         (ONE, "train", 2),
         (TWO, "heldout", None),
@@ -91,14 +91,15 @@ def test_a_page_tells_who_read_it_and_when(lineage: tuple[Segment, list[Segment]
 
 
 def test_part_of_a_url_finds_all_its_pages(lineage: tuple[Segment, list[Segment]]) -> None:
-    assert [found.doc_id for found in by_url(lineage[0], "example.org/en/")] == [C, B]
-    assert len(by_url(lineage[0], "example.org", limit=2)) == 2
+    assert [found.doc_id for found in by_url(lineage[0], "example.org/en/").documents] == [C, B]
+    few = by_url(lineage[0], "example.org", limit=2)
+    assert len(few.documents) == 2 < few.total == len(by_url(lineage[0], "example.org").documents)
     with pytest.raises(LineageNotFoundError, match="contains 'nowhere'"):
         by_url(lineage[0], "nowhere")
 
 
 def test_a_dropped_document_names_its_match(lineage: tuple[Segment, list[Segment]]) -> None:
-    (found,) = by_doc_id(lineage[0], "CCC")
+    (found,) = by_doc_id(lineage[0], "CCC").documents
     assert (found.stage, found.drop_reason, found.matched_doc_id) == ("duplicate_clusters", "near_duplicate", A)
     assert found.uses == []
     with pytest.raises(LineageNotFoundError):
@@ -154,10 +155,10 @@ def test_a_quarantined_document_is_in_no_sequence_of_its_run_and_its_stand_in_is
     segments = world.segments(tmp_path)
     index = build_index(segments, tmp_path)
     orders = [segment for segment in segments if segment.asset == "order_manifest"]
-    (history,) = by_doc_id(index, B)
+    (history,) = by_doc_id(index, B).documents
     use = next(use for use in history.uses if use.run == ONE)
     assert (use.quarantined, use.steps, use.tokens_used, use.repeats) == ("loss_spike", [], 0, 0)
-    (history,) = by_doc_id(index, A)
+    (history,) = by_doc_id(index, A).documents
     use = next(use for use in history.uses if use.run == ONE)
     assert (use.quarantined, use.sequences, use.steps, use.tokens_used) == (None, [0, 1, 2, 3], [1, 2], 16)
     assert use.repeats == 2
