@@ -40,7 +40,9 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        print(f"headwater {version('headwater')}")
+        from orchestration.terminal import console
+
+        console().print(f"headwater {version('headwater')}", highlight=False)
         raise typer.Exit
 
 

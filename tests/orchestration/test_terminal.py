@@ -92,7 +92,7 @@ def test_bars_and_lines_show_an_address_as_it_is() -> None:
 
 def test_tables_and_lineage_show_what_a_page_says(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "http://x/[/b]\x1b[2J\x9b1m"
-    render.log([CommitInfo("0" * 40, (), hostile, {}, "2026")], as_json=False)
+    render.log([CommitInfo("0" * 40, (), hostile, {}, "2026")], more=False, as_json=False)
     history = DocumentHistory("ab", hostile, "s", "s@1", True, "filter", hostile, None, [])
     lineage_query._print_history(history, render.console())
     shown = capsys.readouterr().out
