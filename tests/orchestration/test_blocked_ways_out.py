@@ -180,6 +180,7 @@ def test_the_message_of_a_blocked_check_ends_with_a_command_that_leads_on(
         assert a_crawl or (published and published != before), command
 
 
+@pytest.mark.slow
 def test_a_crawl_that_was_blocked_twice_is_accepted_by_the_last_command(
     built: Nights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -212,6 +213,7 @@ def restore(nights: Nights) -> None:
         nights.write("alpha", page, f"en {100 + page}")
 
 
+@pytest.mark.slow
 def test_a_newer_good_crawl_takes_the_place_of_a_blocked_one(nights: Nights, tmp_path: Path) -> None:
     nights.run(at=FIRST)
     wipe(nights)

@@ -48,6 +48,7 @@ def canonical(root: Path, stage: str) -> str:
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_declared_refactor_counts_as_the_code_before_it(checkout: Path) -> None:
     assert "no stage's code differs" in headwater(checkout, "declare", "nothing").stdout
     before = canonical(checkout, "document_signatures")

@@ -64,6 +64,7 @@ def test_failures_are_told_together(nights: Nights) -> None:
     assert nights.documents() == {"alpha": 0, "beta": 6, "gamma": 0}
 
 
+@pytest.mark.slow
 def test_a_failed_recrawl_is_tried_once_more_and_then_only_when_asked(built: Nights) -> None:
     key = f"beta@{SECOND}"
     built.kill("beta")
@@ -96,6 +97,7 @@ def test_an_interrupted_crawl_is_continued_however_often(built: Nights, monkeypa
     assert f"alpha@{SECOND}" in built.catalog().partitions("raw_crawl")
 
 
+@pytest.mark.slow
 def test_an_older_unfinished_crawl_is_superseded(built: Nights) -> None:
     built.kill("beta")
     with pytest.raises(RunFailedError):
@@ -108,6 +110,7 @@ def test_an_older_unfinished_crawl_is_superseded(built: Nights) -> None:
     assert f"beta@{SECOND}" not in built.catalog().partitions("raw_crawl")
 
 
+@pytest.mark.slow
 def test_what_is_abandoned_is_forgotten(built: Nights) -> None:
     key = f"beta@{SECOND}"
     built.kill("beta")
@@ -178,6 +181,7 @@ def test_what_needs_a_failed_rebuild_waits_and_is_named(built: Nights, monkeypat
     assert built.status().needing() == []
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_to_do_walks_the_graph_once(built: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestration import driver
 
@@ -206,6 +210,7 @@ sys.exit("Dagster was imported" if "dagster" in sys.modules else 0)
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_to_do_does_without_dagster(built: Nights) -> None:
     command = [sys.executable, "-c", NOTHING_TO_DO]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)

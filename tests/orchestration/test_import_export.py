@@ -43,6 +43,7 @@ def test_the_source_stands_in_the_configuration(home: Home) -> None:
     assert "has a source 'notes' already" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_source_that_cannot_be_read_stops_no_other(tmp_path: Path) -> None:
     home = Home.create(tmp_path / "home", 1)
     sources = home.config / "sources.toml"

@@ -81,6 +81,7 @@ def way_out(words: str) -> tuple[str, ...]:
     return tuple(command[1].replace("--abandon", "").split())
 
 
+@pytest.mark.slow
 def test_a_frozen_source_is_told_of_and_led_out(frozen: Nights) -> None:
     frozen.write("alpha", 7, "en 77")
     frozen.write("beta", 7, "en 78")
@@ -114,6 +115,7 @@ def test_after_the_way_out_all_is_as_if_it_had_not_been(frozen: Nights, tmp_path
     assert named["corpus", None] == plain["corpus", None]
 
 
+@pytest.mark.slow
 def test_no_door_lets_a_partition_from_the_future_in(frozen: Nights) -> None:
     key = "beta@20300101T000000Z"
     with pytest.raises(RunFailedError, match=f"{key} is more than a day ahead"):
@@ -128,6 +130,7 @@ def test_no_door_lets_a_partition_from_the_future_in(frozen: Nights) -> None:
     assert place.store.branches().keys() == {"main"}
 
 
+@pytest.mark.slow
 def test_a_crawl_that_another_overtook_is_not_merged(frozen: Nights) -> None:
     place = frozen.workplace
     publisher = Publisher(place.store, place.config, place.home, SilentProgress())
@@ -137,6 +140,7 @@ def test_a_crawl_that_another_overtook_is_not_merged(frozen: Nights) -> None:
             publisher.merge(staged)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_begun_partition_from_the_future_is_in_nobodys_way(frozen: Nights) -> None:
     key = "beta@20300101T000000Z"
     frozen.workplace.instance.add_dynamic_partitions("crawl", [key])
@@ -146,6 +150,7 @@ def test_a_begun_partition_from_the_future_is_in_nobodys_way(frozen: Nights) -> 
     assert key not in frozen.workplace.instance.get_dynamic_partitions("crawl")
 
 
+@pytest.mark.slow
 def test_only_what_is_from_the_future_is_withdrawn_and_what_follows_it_with_it(frozen: Nights) -> None:
     place = frozen.workplace
     with pytest.raises(PartitionError, match=f"beta@{FIRST} is published"):
@@ -160,6 +165,7 @@ def test_only_what_is_from_the_future_is_withdrawn_and_what_follows_it_with_it(f
     assert not [key for _, key in frozen.catalog().manifests if key and key_order.is_ahead(key)]
 
 
+@pytest.mark.slow
 def test_a_run_from_the_future_is_led_out_the_same_way(frozen: Nights) -> None:
     place, run = frozen.workplace, f"tiny@{FUTURE}"
     made = f'{{"format": 1, "asset": "mixture_manifest", "partition": "{run}", "pin": "{frozen.catalog().commit}"}}'
@@ -170,6 +176,7 @@ def test_a_run_from_the_future_is_led_out_the_same_way(frozen: Nights) -> None:
     assert frozen.catalog().partitions("mixture_manifest") == []
 
 
+@pytest.mark.slow
 def test_a_schedule_is_red_while_its_source_is_frozen_and_skips_a_night_that_was_crawled(frozen: Nights) -> None:
     with pytest.raises(Exception, match="recrawl_alpha") as found:
         frozen.tick("recrawl_alpha", datetime(2026, 1, 9, 3, tzinfo=UTC))
@@ -178,6 +185,7 @@ def test_a_schedule_is_red_while_its_source_is_frozen_and_skips_a_night_that_was
     assert frozen.tick("recrawl_beta", datetime(2026, 1, 9, 3, tzinfo=UTC)).requests
 
 
+@pytest.mark.slow
 def test_an_alert_tells_of_missed_nights_although_a_crawl_bears_a_later_stamp(frozen: Nights) -> None:
     place, late = frozen.workplace, datetime(2026, 1, 9, tzinfo=UTC).timestamp()
     with pytest.MonkeyPatch.context() as patch:
@@ -187,6 +195,7 @@ def test_an_alert_tells_of_missed_nights_although_a_crawl_bears_a_later_stamp(fr
     assert [alert.kind for alert in of_crawls(crawls, 3)] == ["night_missed"]
 
 
+@pytest.mark.slow
 def test_the_doctor_names_partitions_from_the_future_and_a_clock_before_the_newest_commit(frozen: Nights) -> None:
     place = doctor._Place(frozen.workplace.home, frozen.folder / "config", False, {})
     clock, future = doctor._clock(place)

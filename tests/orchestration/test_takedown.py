@@ -154,7 +154,7 @@ def test_all_six_commands_name_it(after: After) -> None:
     _, found = answer("doctor")
     assert len([f for f in found if f["name"] == "taken down" and "--recrawl alpha" in f["remedy"]]) == len(TAKEN)
     _, found = answer("lineage", "alpha/01.txt")
-    assert {each["asset"] for each in found[0]["taken_down"]} == set(TAKEN)
+    assert {each["asset"] for each in found["documents"][0]["taken_down"]} == set(TAKEN)
     code, found = answer("run", "--recipe", "tiny", "--no-train")
     assert (code, {each["asset"] for each in found["taken_down"]}) == (0, set(TAKEN))
 

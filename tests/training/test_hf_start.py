@@ -14,6 +14,7 @@ from tests.training.tiny import tiny_request
 from training.hf_import import weights_digest
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_that_of_the_imported_model(undisturbed: Path, data: Path, tmp_path: Path) -> None:
     from transformers import LlamaForCausalLM
 
@@ -28,6 +29,7 @@ def test_the_first_loss_is_that_of_the_imported_model(undisturbed: Path, data: P
     assert exact(undisturbed)[0]["loss"] > loss + 0.1  # not the random start
 
 
+@pytest.mark.slow
 def test_other_weights_than_the_pinned_ones_stop_the_run(undisturbed: Path, data: Path, tmp_path: Path) -> None:
     start = {"folder": str(undisturbed / "checkpoints/step-00000006/hf"), "weights_sha256": "0" * 64}
     with pytest.raises(BuildError, match=r"HfImportError: the weights in .* but the request pins 0000"):
