@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 constraints clean
+.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 campaign-ways-out constraints clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -28,10 +28,10 @@ ui: $(INSTALLED) ## the graph in the browser
 	@$(BIN)/headwater ui
 
 test: $(INSTALLED) ## all tests but those that take minutes each
-	@$(BIN)/pytest -m 'not slow' -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+	@$(BIN)/pytest -m 'not slow and not campaign' -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 test-slow: $(INSTALLED) ## the others: whole builds that are killed, disturbed, repeated
-	@$(BIN)/pytest -m slow -n $(SLOW_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+	@$(BIN)/pytest -m 'slow and not campaign' -n $(SLOW_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph, figures in the docs
 	@$(BIN)/ruff check
@@ -59,6 +59,9 @@ campaign-bad-input: $(INSTALLED) ## pages and servers made to break a crawler: w
 
 campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run
 	@$(BIN)/python -m tests.campaigns.kills
+
+campaign-ways-out: $(INSTALLED) ## make every blocking check of the crawl and global stages fail, type each command of its message
+	@$(BIN)/pytest -m 'slow or campaign' -n $(TEST_WORKERS) tests/orchestration/test_blocked_ways_out.py
 
 campaign-resume: $(INSTALLED) ## kill a training run at random steps, resume it, move it to other layouts: is it the same run?
 	@$(BIN)/python -m tests.campaigns.resume
