@@ -7,8 +7,9 @@ one ends the stage, which then can be run again, and never becomes a verdict tha
 from __future__ import annotations
 
 import errno
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 MACHINE_ERRNOS = frozenset(
     {
@@ -40,6 +41,11 @@ def machine_fault(error: BaseException | None) -> OSError | MemoryError | None:
             if number in MACHINE_ERRNOS:
                 return link if link.errno == number else OSError(number, str(link))
     return None
+
+
+def told_in_text(error: BaseException, numbers: Iterable[int]) -> int | None:
+    """The first of these errnos whose words an error's message has: what libraries in C leave of the system's error."""
+    return next((number for number in numbers if os.strerror(number) in str(error)), None)
 
 
 def raise_machine_fault(error: BaseException) -> None:

@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from assets.machine_faults import told_in_text
+
 AGAIN = "then run the same command again: it continues from what is published"
 _FREE = "Free space there (`headwater gc` deletes what no version needs) or set HEADWATER_HOME to a larger disk"
 _REMEDIES = {
@@ -71,7 +73,7 @@ def _number(link: BaseException, home: Path) -> tuple[int | None, Path]:
         return errno.ENOMEM, home
     if isinstance(link, OSError) and link.errno in _REMEDIES:
         return link.errno, Path(os.fsdecode(link.filename)) if isinstance(link.filename, str | bytes) else home
-    return next((n for n in _TOLD_IN_TEXT if os.strerror(n) in str(link)), None), home
+    return told_in_text(link, _TOLD_IN_TEXT), home
 
 
 def _about_database(link: sqlite3.Error, home: Path) -> str | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pygit2
 
+from assets.machine_faults import told_in_text
 from orchestration.store.contract import StoreError, StoreUnavailableError
 
 _REMEDIES = {
@@ -48,7 +49,7 @@ def typed_errors(action: str) -> Iterator[None]:
 def _remedy(error: Exception) -> str:
     number = getattr(error, "errno", None)
     if number is None:  # libgit2 gives only the text of errno
-        number = next((n for n in _REMEDIES if os.strerror(n) in str(error)), None)
+        number = told_in_text(error, _REMEDIES)
     return "Nothing was changed on any branch; " + _REMEDIES.get(number or 0, "see the cause above")
 
 

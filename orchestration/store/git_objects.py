@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pygit2
 
-from assets.machine_faults import MACHINE_ERRNOS
+from assets.machine_faults import MACHINE_ERRNOS, told_in_text
 from orchestration.store import durable
 from orchestration.store.contract import REPAIR, CommitInfo, CorruptObjectError, StoreError
 
@@ -119,7 +119,7 @@ def decode_message(text: str) -> tuple[str, dict[str, str]]:
 def damaged(what: str, how: str, name: str, error: Exception) -> CorruptObjectError | OSError:
     """What to raise for something that libgit2 cannot read: it is damaged, or this machine could not read it now,
     which libgit2 tells in its message only."""
-    number = next((each for each in MACHINE_ERRNOS if os.strerror(each) in str(error)), None)
+    number = told_in_text(error, MACHINE_ERRNOS)
     if number is not None:
         return OSError(number, f"{what} could not be read ({error}), which does not say that it is damaged")
     remedy = f"`headwater verify` finds all damage; {REPAIR} mends it."
