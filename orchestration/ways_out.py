@@ -34,15 +34,15 @@ def blocked(staged: Staged, sources: Iterable[str]) -> str:
 def way_out(stage: Stage, partition: str | None, failed: Iterable[NamedOutcome], sources: list[str]) -> str:
     """One or two sentences, the last of which ends with a command."""
     concerned = [check.outcome.metadata.get("sources", ()) for check in failed]
+    source = split_key(partition)[0] if stage.partition == "crawl" and partition else None
     accept = ""
     if all(concerned):
-        accept = f"If it is as it should be: `{accept_command(sorted({name for each in concerned for name in each}))}`."
-    if stage.partition == "crawl" and partition:
-        source = split_key(partition)[0]
+        agreed = sorted({name for each in concerned for name in each})
+        recrawl = [source] if source and stage.name == CRAWL else []
+        accept = f"If it is as it should be: `{accept_command(agreed, recrawl)}`."
+    if source:
         again = f"`headwater run --recrawl {source}`"
         if stage.name == CRAWL:
-            if accept:  # one that failed twice is not tried unasked
-                accept = accept.replace("`headwater run ", f"`headwater run --recrawl {source} ")
             return f"To crawl it again, when the source is well: {again}. {accept}".rstrip()
         return f"Mend the recipe and run again, or crawl the source again, which takes the place of this crawl: {again}. {accept}".rstrip()
     if accept:

@@ -117,9 +117,11 @@ def _spread(usual: float, shares: Sequence[float], documents: int, known: Sequen
     return sqrt(between**2 + chance)
 
 
-def accept_command(sources: Iterable[str]) -> str:
-    """What a person types who looked at it and agrees; the publisher passes a check whose metadata names `sources`."""
-    return f"headwater run {' '.join(f'--accept-yield {source}' for source in sources)}"
+def accept_command(sources: Iterable[str], recrawl: Iterable[str] = ()) -> str:
+    """What a person types who looked at it and agrees; the publisher passes a check whose metadata names `sources`.
+    A crawl that failed twice is not tried unasked: its source is in `recrawl`."""
+    options = [f"--recrawl {source}" for source in recrawl] + [f"--accept-yield {source}" for source in sources]
+    return f"headwater run {' '.join(options)}"
 
 
 def how_to_accept(sources: Iterable[str]) -> str:
