@@ -11,6 +11,7 @@ import ast
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from orchestration.normal_form import NormalForm, Reference, Token, is_docstring
@@ -53,7 +54,7 @@ class Definition:
     tokens: tuple[Token, ...]
     libraries: frozenset[str]
 
-    @property
+    @cached_property
     def references(self) -> list[Reference]:
         """In order of appearance, each once."""
         return list(dict.fromkeys(token for token in self.tokens if isinstance(token, Reference)))

@@ -24,7 +24,6 @@ from orchestration.config import REPOSITORY, ConfigError
 from orchestration.stages import STAGES, Stage
 
 EQUIVALENCES = Path("orchestration/equivalences.toml")
-TREE = (*sorted(PROJECT_PACKAGES), "pyproject.toml")
 
 
 @dataclass(frozen=True)
@@ -72,22 +71,19 @@ def codes() -> dict[str, str]:
     return {stage.name: code_version(stage).digest for stage in STAGES}
 
 
-def declare(reason: str, root: Path = REPOSITORY) -> list[Equivalence]:
+def declare(reason: str) -> list[Equivalence]:
     """Append a row for every stage whose code hash differs from the last commit's; the rows that were written."""
     if not reason.strip() or "\n" in reason:
         raise ConfigError("the reason is one line that a reviewer can check: what was refactored, what was compared")
-    before = _codes_of_last_commit(root)
+    before, after = _codes_of_last_commit(), codes()
     rows = [
-        Equivalence(stage.name, before[stage.name], new, reason.strip())
+        Equivalence(stage.name, before[stage.name], after[stage.name], reason.strip())
         for stage in STAGES
-        if (new := code_version(stage).digest)
-        and stage.name in before
-        and canonical_code(stage, new) != canonical_code(stage, before[stage.name])
+        if stage.name in before
+        and canonical_code(stage, after[stage.name]) != canonical_code(stage, before[stage.name])
     ]
-    if rows:
-        text = "".join(_as_toml(row) for row in rows)
-        with (root / EQUIVALENCES).open("a", encoding="utf-8") as file:
-            file.write(text)
+    with (REPOSITORY / EQUIVALENCES).open("a", encoding="utf-8") as file:
+        file.write("".join(_as_toml(row) for row in rows))
     return rows
 
 
@@ -96,13 +92,14 @@ def _as_toml(row: Equivalence) -> str:
     return "\n[[equivalence]]\n" + "".join(f"{name} = {value}\n" for name, value in quoted.items())
 
 
-def _codes_of_last_commit(root: Path) -> dict[str, str]:
+def _codes_of_last_commit() -> dict[str, str]:
     """What the last commit's own program says of its own code."""
-    tree = [name for name in TREE if (root / name).exists()]
-    archive = subprocess.run(["git", "archive", "HEAD", *tree], cwd=root, capture_output=True)
+    archive = subprocess.run(["git", "archive", "HEAD", *PROJECT_PACKAGES], cwd=REPOSITORY, capture_output=True)
     if archive.returncode:
         said = archive.stderr.decode(errors="replace").strip()
-        raise ConfigError(f"{root} is compared with its last commit, but is no Git checkout that can be read: {said}")
+        raise ConfigError(
+            f"{REPOSITORY} is compared with its last commit, but is no Git checkout that can be read: {said}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
             tar.extractall(folder, filter="data")
