@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import BaseModel
 
 from assets.build import Build, StageReport
-from assets.documents.extraction import Extraction, extraction_pipeline
-from assets.documents.recipe import Filters, filtering_pipeline
+from assets.documents.extraction import Extraction
+from assets.documents.pipelines import extraction_pipeline, filtering_pipeline
+from assets.documents.recipe import Filters
 from assets.schemas import DOCUMENTS, FILTERED
 
 RECIPES: dict[str, type[BaseModel]] = {"extraction": Extraction, "filters": Filters}

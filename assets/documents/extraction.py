@@ -2,7 +2,7 @@
 
     extract(b"<p>Hello", "text/html", "html", Extraction()) -> Extracted(text="Hello", ...)
 
-`extraction_pipeline` is the stage: the datatrove blocks that run this over a crawl, top to bottom.
+The stage around it is in pipelines.py.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from assets.documents.charset import decode, looks_binary
-from assets.documents.formats import BINARY, MARKUP, Declared, Format, UnreadableError, format_of, read_binary
+from assets.documents.formats import BINARY, MARKUP, Declared, Format, format_of, read_binary
 from assets.documents.main_content import main_content
+from assets.documents.unreadable import UnreadableError
 
 REASONS = (
     "too_large",
@@ -112,10 +111,3 @@ def clean(text: str) -> str:
 
 def _is_textual(content_type: str | None) -> bool:
     return not content_type or bool(_TEXTUAL.match(content_type.strip().lower()))
-
-
-def extraction_pipeline(reader: Any, declared: Declared, parts: Path, recipe: Extraction) -> list[Any]:
-    """The stage: read payloads, extract each in a sandbox, write rows."""
-    from assets.documents.blocks import DOCUMENT_PART, RowWriter, SandboxedExtractor, document_row
-
-    return [reader, SandboxedExtractor(declared, recipe), RowWriter(parts, DOCUMENT_PART, document_row)]

@@ -9,7 +9,8 @@ from email.policy import default
 from typing import Any
 
 from assets.documents.charset import decode
-from assets.documents.formats import UnreadableError, decoded_html
+from assets.documents.html import decoded_html
+from assets.documents.unreadable import UnreadableError
 from assets.machine_faults import raise_machine_fault
 
 REPLY_LANGUAGES = ["en", "zh", "de", "fr", "es", "it", "ja", "ko", "nl", "pl"]

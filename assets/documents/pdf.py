@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from assets.documents.formats import UnreadableError
+from assets.documents.unreadable import UnreadableError
 
 MIN_PAGES_FOR_RUNNING_HEADS = 4  # fewer pages repeat a line by accident
 RUNNING_HEAD_SHARE = 0.5  # of the pages, at their first or last line; digits count as equal

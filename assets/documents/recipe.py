@@ -1,20 +1,16 @@
 """The filters, read top to bottom: what is measured, then what drops a document, first broken rule first.
 
-To change a limit edit [filters] in the recipe file; to add a rule write it in heuristics.py; to add
-a block put it into `filtering_pipeline`.
+To change a limit edit [filters] in the recipe file; to add a rule write it in heuristics.py; the blocks that ask
+the rules are listed in pipelines.py.
 """
 
 from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from assets.documents.heuristics import (
     ChineseThresholds,
     CodeThresholds,
-    LanguageChoice,
     ProseThresholds,
     code_rules,
     length_rules,
@@ -57,37 +53,3 @@ REASONS = (
     ),
 )
 """Every drop reason, in the order in which the rules are asked."""
-
-
-def filtering_pipeline(groups: list[tuple[Path, int]], parts: Path, recipe: Filters) -> list[Any]:
-    """The stage: every document gets its signals, then its decision."""
-    from assets.documents.blocks import DECISION_PART, DocumentReader, RowWriter, decision_row
-    from assets.documents.filters import (
-        MeasureSignals,
-        RuleFilter,
-        ScriptFilter,
-        UncertainLanguageFilter,
-        UnwantedLanguageFilter,
-    )
-
-    choice = LanguageChoice(
-        keep_languages=recipe.keep_languages,
-        keep_scripts=recipe.keep_scripts,
-        language_score_min=recipe.language_score_min,
-    )
-    prose = {"zh": recipe.zh, "en": recipe.en}
-    length = {name: length_rules(limits) for name, limits in (*prose.items(), ("code", recipe.code))}
-    repetition = {name: repetition_rules(limits) for name, limits in prose.items()} | {"code": ()}
-    quality = {name: quality_rules(limits) for name, limits in prose.items()} | {"code": code_rules(recipe.code)}
-    decisions = RowWriter(parts, DECISION_PART, decision_row)
-    return [
-        DocumentReader(groups),
-        MeasureSignals(),
-        UnwantedLanguageFilter(choice, decisions),
-        RuleFilter("length", length, length_rules(recipe.other), decisions),
-        UncertainLanguageFilter(choice, decisions),
-        ScriptFilter(choice, decisions),
-        RuleFilter("repetition", repetition, repetition_rules(recipe.other), decisions),
-        RuleFilter("quality", quality, quality_rules(recipe.other), decisions),
-        decisions,
-    ]

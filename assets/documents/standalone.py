@@ -25,9 +25,10 @@ from datatrove.pipeline.base import PipelineStep
 
 from assets.build import BuildError, PipelineExecutor, Progress, SilentProgress
 from assets.documents.engine import merged_rows, run_pipeline
-from assets.documents.extraction import Extraction, extraction_pipeline
+from assets.documents.extraction import Extraction
 from assets.documents.formats import Declared
-from assets.documents.recipe import Filters, filtering_pipeline
+from assets.documents.pipelines import extraction_pipeline, filtering_pipeline
+from assets.documents.recipe import Filters
 from assets.machine_faults import raise_machine_fault
 from assets.plain_files import JSONL_SUFFIXES, Ids, RowGroups, input_files, read_lines, shown_name, write_lines
 from assets.schemas import DOCUMENTS

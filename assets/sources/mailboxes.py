@@ -15,8 +15,8 @@ from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
 from typing import BinaryIO
 
-from assets.documents.formats import UnreadableError
 from assets.documents.mail import header, parse_mail, part_bytes
+from assets.documents.unreadable import UnreadableError
 from assets.machine_faults import raise_machine_fault
 from assets.sources.records import Record, bulk_url
 

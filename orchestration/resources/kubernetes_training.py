@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.build import BuildError
-from orchestration.resources import trainer
+from orchestration.resources import program
 from orchestration.resources.queued_job import QueuedJob, ranks_per_node, run_tool
 from orchestration.resources.training_place import KubernetesTraining
 
@@ -65,14 +65,14 @@ def _replica(
     environment: Mapping[str, str],
     replicas: int,
 ) -> dict[str, Any]:
-    variables = trainer.thread_settings(request) | dict(environment)
+    variables = program.thread_settings(request) | dict(environment)
     resources = {"cpu": str(options.cpus_per_node), "memory": f"{options.memory_gb_per_node}Gi"}
     if options.gpus_per_node:
         resources["nvidia.com/gpu"] = str(options.gpus_per_node)
     container = {
         "name": "pytorch",  # the operator looks for a container of this name
         "image": options.image,
-        "command": ["python", "-m", "torch.distributed.run", "-m", trainer.PROGRAM, "--request", str(request_path)],
+        "command": ["python", "-m", "torch.distributed.run", "-m", program.PROGRAM, "--request", str(request_path)],
         "env": [{"name": name, "value": value} for name, value in sorted(variables.items())],
         "resources": {"requests": resources, "limits": resources},
         "volumeMounts": [

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.build import BuildError
-from orchestration.resources import trainer
+from orchestration.resources import program
 
 
 class QueuedJob(ABC):
@@ -41,7 +41,7 @@ class QueuedJob(ABC):
 
 def ranks_per_node(request: Mapping[str, Any], nodes: int, launcher: str) -> int:
     """Processes on each node. Raises BuildError when they do not spread evenly."""
-    ranks = trainer.ranks_of(request)
+    ranks = program.ranks_of(request)
     if ranks % nodes:
         raise BuildError(
             f"the layout's {ranks} ranks cannot be spread evenly over {nodes} nodes: change the layout, or "

@@ -17,7 +17,7 @@ from typing import Any
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from assets.build import BuildError
-from orchestration.resources import trainer
+from orchestration.resources import program
 from orchestration.resources.queued_job import QueuedJob, ranks_per_node, run_tool
 from orchestration.resources.training_place import SlurmTraining
 
@@ -59,8 +59,8 @@ def sbatch_script(
         "output": workdir / "slurm.log",
         **options.sbatch,
     }
-    exports = trainer.thread_settings(request) | dict(environment)
-    program = ["-m", trainer.PROGRAM, "--request", str(request_path)]
+    exports = program.thread_settings(request) | dict(environment)
+    command = ["-m", program.PROGRAM, "--request", str(request_path)]
     return "\n".join(
         [
             "#!/bin/bash",
@@ -73,7 +73,7 @@ def sbatch_script(
             'first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)',
             'srun --kill-on-bad-exit=1 python -m torch.distributed.run --nnodes "$SLURM_NNODES" '
             f'--nproc-per-node {ranks} --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d '
-            f'--rdzv-endpoint "$first:{options.port}" {shlex.join(program)} &',
+            f'--rdzv-endpoint "$first:{options.port}" {shlex.join(command)} &',
             "wait $!",
             "",
         ]
@@ -82,7 +82,7 @@ def sbatch_script(
 
 def _this_installation() -> str:
     """The same interpreter and the same modules, by absolute path."""
-    programs, modules = shlex.quote(str(Path(sys.executable).parent)), shlex.quote(trainer.module_path())
+    programs, modules = shlex.quote(str(Path(sys.executable).parent)), shlex.quote(program.module_path())
     return f"export PATH={programs}:$PATH PYTHONPATH={modules}"
 
 

@@ -1,8 +1,4 @@
-"""Starts the training program with torchrun, watches it, and never leaves it behind.
-
-Three ways lead to the end of every rank: the normal one (torchrun's agent is told to stop and stops
-its ranks), this process ends without a word (the kernel kills the agent, and each rank with its
-agent), or the agent hangs (its process group is killed).
+"""Starts the training program where the profile says, watches it, and starts it again when a worker was lost.
 
 `PipesTrainer` shows a run live in Dagster; `LocalTrainer` is the same without it.
 """
@@ -10,17 +6,11 @@ agent), or the agent hangs (its process group is killed).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import json
 import logging
-import math
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -28,30 +18,19 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fix
 
 from assets.build import Progress
 from orchestration.config import home_folder
+from orchestration.resources.local import started
 from orchestration.resources.training_failure import StopWithoutProgress, WorkerLostError, failure
 from orchestration.resources.training_place import TrainingPlace
+from orchestration.resources.watch import MetricsTail, Watchdog, time_left
 
 if TYPE_CHECKING:
     import dagster as dg
 
 log = logging.getLogger(__name__)
 
-PROJECT = Path(__file__).resolve().parents[2]
-PROGRAM = "training.main"
 POLL_S = 0.25
-STOP_GRACE_S = 10.0
-"""How long torchrun may take to stop its ranks before it is killed."""
 DEFAULT_STEP_TIMEOUT_S = 600.0
 """As in training/request.py."""
-FIRST_STEP_S = 1200.0
-"""How long a run may take to its first step, whatever its steps may take: imports, reading a checkpoint, compiling."""
-HANG_GRACE_S = 60.0
-
-RESOLVER = {"RES_OPTIONS": "timeout:1 attempts:1"}
-"""torch's store asks the resolver for the name of 127.0.0.1, and would wait 10 s for one that does not answer."""
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)  # loaded before any fork: the child between fork and exec must not load libraries
 
 
 NO_RESTARTS = TrainingPlace.model_validate({"restarts": 0})
@@ -197,13 +176,6 @@ def _attempt(
         raise failure(job.returncode, error_path, job.log_path)
 
 
-def time_left(seconds: float) -> str:
-    """h:mm:ss, or m:ss below an hour."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
 def board_settings(place: TrainingPlace) -> dict[str, str]:
     """Environment by which the training program mirrors its metrics; the folder outlives the run's scratch."""
     if not place.boards:
@@ -235,114 +207,3 @@ def _job(place: TrainingPlace) -> Callable[..., contextlib.AbstractContextManage
         assert place.kubernetes is not None
         return functools.partial(kubernetes_job, place.kubernetes)
     return started
-
-
-def ranks_of(request: Mapping[str, Any]) -> int:
-    """Processes that the request's layout needs."""
-    return math.prod(degree for degree in request.get("parallelism", {}).values() if isinstance(degree, int))
-
-
-def module_path() -> str:
-    """PYTHONPATH by which a rank finds the same modules as this process."""
-    return os.pathsep.join(filter(None, [str(PROJECT), os.environ.get("PYTHONPATH")]))
-
-
-def thread_settings(request: Mapping[str, Any]) -> dict[str, str]:
-    """Environment of a rank.
-
-    Libraries must not choose their number of threads: it decides in which order sums are taken.
-    """
-    return {"OMP_NUM_THREADS": str(request.get("threads", 1)), "OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
-
-
-class LocalJob(subprocess.Popen[bytes]):
-    """torchrun on this machine."""
-
-    log_path: Path
-    waiting = False
-
-
-@contextlib.contextmanager
-def started(
-    request_path: Path, request: Mapping[str, Any], workdir: Path, environment: Mapping[str, str]
-) -> Iterator[LocalJob]:
-    """torchrun in a process group of its own; stopped when the block ends, however it ends."""
-    log_path, ranks = workdir / "torchrun.log", ranks_of(request)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command += ["-m", PROGRAM, "--request", str(request_path)]
-    own = {"PYTHONPATH": module_path(), "HEADWATER_LAUNCHER_PID": str(os.getpid())}
-    child = RESOLVER | os.environ | own | thread_settings(request) | dict(environment)
-    log_path.parent.mkdir(parents=True, exist_ok=True)
-    with log_path.open("wb") as log:
-        process = LocalJob(command, env=child, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with_parent)
-        process.log_path = log_path
-        try:
-            yield process
-        finally:
-            stop(process)
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """Ask the process group to end, then make it. Ranks are in groups of their own and die with the agent."""
-    for signal_number, patience in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, None)):
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal_number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(patience)
-
-
-class Watchdog:
-    """Notices a run that hangs where no rank waits for another: there no collective's timeout ends it."""
-
-    def __init__(self, step_timeout_s: float) -> None:
-        # Where ranks do wait for one another, their own error is the better one: it comes first.
-        self._limit_s = 2 * step_timeout_s + HANG_GRACE_S
-        self._step = 0
-        self.begin_again()
-
-    def begin_again(self) -> None:
-        """The run has yet to start, or to start again."""
-        self._since = time.monotonic()
-        self._patience_s = max(self._limit_s, FIRST_STEP_S)
-
-    def saw(self, step: int) -> None:
-        """A step was recorded."""
-        self._step, self._since, self._patience_s = step, time.monotonic(), self._limit_s
-
-    def check(self) -> None:
-        """Raises BuildError when the last step is too long ago."""
-        waited = time.monotonic() - self._since
-        if waited > self._patience_s:
-            raise WorkerLostError(
-                f"training recorded no step for {waited:.0f} s, the last one was {self._step}: it hangs, and was ended. Run again: "
-                "it resumes from the last complete checkpoint; if steps are that slow, raise step_timeout_s"
-            )
-
-
-class MetricsTail:
-    """New whole lines of a metrics file since the last look; starts over in a new file, which a resumed run begins with."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._position = 0
-        self._inode = 0
-
-    def read(self) -> list[dict[str, Any]]:
-        """Lines not seen before."""
-        if not self._path.is_file():
-            return []
-        with self._path.open("rb") as file:
-            inode = os.fstat(file.fileno()).st_ino
-            if inode != self._inode:
-                self._inode, self._position = inode, 0
-            file.seek(self._position)
-            content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._position += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]

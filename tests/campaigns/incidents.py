@@ -34,7 +34,8 @@ from assets.schemas import CORPUS
 from assets.tables import write_table
 from assets.training.defs import base_checkpoints, loss_incidents
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.resources import trainer
+from orchestration.resources import program
+from orchestration.resources.trainer import LocalTrainer
 from tests.builds import make_build, segment_of
 from tests.training import planted
 
@@ -132,20 +133,18 @@ def train(root: Path, case: Case) -> dict[str, Any]:
     """One run as the assets make it, and what became of it."""
     inputs, bad = inputs_of(root / "inputs", case)
     recipes = RECIPES | {"training": RECIPES["training"] | LAYOUTS[case.layout] | {"seed": 1 + case.world}}
-    program = trainer.PROGRAM
+    usual = program.PROGRAM
     if case.kind.endswith("_rate"):
-        trainer.PROGRAM = "tests.training.faulty_main"
+        program.PROGRAM = "tests.training.faulty_main"
         hidden = int(case.kind == "hidden_rate")
         fault = {"FIRST": case.fault[0], "LAST": case.fault[-1], "FACTOR": FACTOR, "HIDDEN": hidden}
         os.environ |= {f"FAULT_{name}": str(value) for name, value in fault.items()}
     begin = time.monotonic()
     try:
-        build = replace(
-            make_build(root / "train", "base_checkpoints", inputs, recipes, RUN), trainer=trainer.LocalTrainer()
-        )
+        build = replace(make_build(root / "train", "base_checkpoints", inputs, recipes, RUN), trainer=LocalTrainer())
         base_checkpoints(build)
     finally:
-        trainer.PROGRAM = program
+        program.PROGRAM = usual
     seconds = time.monotonic() - begin
     published = segment_of(build.output, "base_checkpoints", RUN)
     incidents = make_build(root / "incidents", "loss_incidents", [*inputs, published], recipes, RUN)

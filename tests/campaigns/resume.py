@@ -22,7 +22,7 @@ from typing import Any
 
 from assets.build import BuildError, SilentProgress
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.resources import trainer
+from orchestration.resources import program
 from orchestration.resources.trainer import NO_RESTARTS, launch
 from tests.campaigns.killing import killer_at_step, victims
 from tests.training import tiny
@@ -133,7 +133,7 @@ def other_layouts(folder: Path, data: Path, chain: str, draw: random.Random) -> 
 
 def campaign(folder: Path, chains: int, kills: int, seed: int) -> tuple[list[Row], list[Verdict]]:
     """All rows and verdicts; prints them as they come."""
-    trainer.PROGRAM = "tests.campaigns.recording_main"
+    program.PROGRAM = "tests.campaigns.recording_main"
     data, base = folder / "data", folder / "undisturbed"
     data.mkdir()
     tiny.write_order(data, tiny.write_tokens(data), sequences=STEPS * BATCH)

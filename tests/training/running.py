@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from assets.build import SilentProgress
-from orchestration.resources import trainer
+from orchestration.resources import program
 from orchestration.resources.trainer import LocalTrainer
 from tests.training.tiny import write_request
 
@@ -40,7 +40,7 @@ def weights(output: Path) -> dict[str, str]:
 def train(folder: Path, request: dict[str, Any], monkeypatch: pytest.MonkeyPatch | None = None, **stop: str) -> None:
     """Run a request; with STOP_... settings, through the program that stops itself."""
     if monkeypatch and stop:
-        monkeypatch.setattr(trainer, "PROGRAM", STOPPING)
+        monkeypatch.setattr(program, "PROGRAM", STOPPING)
         for name, value in stop.items():
             monkeypatch.setenv(name, value)
     try:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from assets.build import BuildError, SilentProgress
-from orchestration.resources import trainer
+from orchestration.resources import program
 from orchestration.resources.trainer import LocalTrainer
 from tests.training import planted
 from tests.training.running import exact, ranks_of, wait_until, weights
@@ -93,7 +93,7 @@ def test_a_fault_of_the_optimiser_that_comes_back_ends_in_a_report(
 ) -> None:
     planted.write_world(tmp_path, tmp_path, STEPS)
     output = tmp_path / "out"
-    monkeypatch.setattr(trainer, "PROGRAM", FAULTY)
+    monkeypatch.setattr(program, "PROGRAM", FAULTY)
     for name, value in {"FIRST": FAULT[0], "LAST": FAULT[1], "FACTOR": 300, "HIDDEN": 1}.items():
         monkeypatch.setitem(os.environ, f"FAULT_{name}", str(value))
     with pytest.raises(BuildError, match=r"came back after 1 attempts \(cause: optimiser\)"):

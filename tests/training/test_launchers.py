@@ -16,7 +16,7 @@ from kubeflow.training import models
 
 from assets.build import BuildError, SilentProgress
 from orchestration.config import ConfigError, validate
-from orchestration.resources import kubernetes_training, trainer
+from orchestration.resources import kubernetes_training, program, watch
 from orchestration.resources.kubernetes_training import job_name, pytorch_job
 from orchestration.resources.slurm_training import sbatch_script
 from orchestration.resources.trainer import LocalTrainer, launch
@@ -35,7 +35,7 @@ KUBERNETES = {"image": "headwater:1", "volume_claim": "headwater", "mount_path":
 def test_a_lost_worker_restarts_the_run_from_its_last_checkpoint(
     undisturbed: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "PROGRAM", STOPPING)
+    monkeypatch.setattr(program, "PROGRAM", STOPPING)
     for name, value in {"STOP_AFTER_STEP": "5", "STOP_HOW": "kill", "STOP_ONCE": str(tmp_path / "once")}.items():
         monkeypatch.setenv(name, value)
     place = TrainingPlace.model_validate({"restarts": 1, "restart_wait_s": 0})
@@ -88,13 +88,13 @@ def test_restarts_are_counted_from_the_last_new_checkpoint(tmp_path: Path) -> No
 
 def test_a_run_that_waits_in_a_queue_does_not_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(trainer.time, "monotonic", lambda: now[0])
-    watchdog = trainer.Watchdog(step_timeout_s=10)
-    now[0] += trainer.FIRST_STEP_S + 1
+    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    watchdog = watch.Watchdog(step_timeout_s=10)
+    now[0] += watch.FIRST_STEP_S + 1
     watchdog.begin_again()
     watchdog.check()
     watchdog.saw(1)
-    now[0] += 20 + trainer.HANG_GRACE_S
+    now[0] += 20 + watch.HANG_GRACE_S
     watchdog.check()
     now[0] += 1
     with pytest.raises(WorkerLostError, match="recorded no step for 81 s, the last one was 1"):
@@ -129,7 +129,7 @@ def test_a_real_slurm_trains_the_same_run_also_when_it_puts_the_job_back(
     place = TrainingPlace.model_validate({"launcher": "slurm", "slurm": SLURM, "restarts": 0})
     output, work = tmp_path / "out", tmp_path / "work"
     request = write_request(tmp_path, tiny_request(data, output))
-    monkeypatch.setattr(trainer, "PROGRAM", STOPPING)
+    monkeypatch.setattr(program, "PROGRAM", STOPPING)
     for name, value in {"STOP_AFTER_STEP": "5", "STOP_HOW": "hang", "STOP_ONCE": str(tmp_path / "once")}.items():
         monkeypatch.setenv(name, value)
     put_back: list[str] = []

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from assets.build import BuildError
-from orchestration.resources import trainer
+from orchestration.resources import watch
 from tests.training.running import exact, ranks_of, train, wait_until, weights
 from tests.training.tiny import tiny_request
 from training.checkpoint_files import beside
@@ -103,7 +103,7 @@ def test_a_rank_that_hangs_ends_the_run_and_no_rank_stays_behind(
 def test_a_run_that_hangs_alone_is_ended_by_its_launcher(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trainer, "HANG_GRACE_S", 0.0)
+    monkeypatch.setattr(watch, "HANG_GRACE_S", 0.0)
     request = tiny_request(data, tmp_path / "out", step_timeout_s=2)
     with pytest.raises(BuildError, match=r"recorded no step for 4 s, the last one was 2: it hangs, and was ended"):
         train(tmp_path, request, monkeypatch, STOP_AFTER_STEP="2", STOP_HOW="hang")

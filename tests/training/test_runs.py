@@ -183,9 +183,10 @@ def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signa
     code = (
         "import signal, sys; from pathlib import Path; from assets.build import SilentProgress\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
-        "from orchestration.resources import trainer\n"
-        f"trainer.PROGRAM = {STOPPING!r}\n"
-        "trainer.LocalTrainer().run(Path(sys.argv[1]), Path(sys.argv[1]).parent, SilentProgress())"
+        "from orchestration.resources import program\n"
+        "from orchestration.resources.trainer import LocalTrainer\n"
+        f"program.PROGRAM = {STOPPING!r}\n"
+        "LocalTrainer().run(Path(sys.argv[1]), Path(sys.argv[1]).parent, SilentProgress())"
     )
     environment = os.environ | {"STOP_AFTER_STEP": "2", "STOP_HOW": "hang"}
     launcher = subprocess.Popen([sys.executable, "-c", code, str(request)], env=environment)
