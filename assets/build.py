@@ -3,7 +3,7 @@
 Every asset is made by one function `build(build: Build) -> StageReport` in its group's `defs.py`.
 The function reads `build.inputs`, writes Parquet (or WARC, or shards) into `build.output` and
 returns counts, statistics, samples and plots. It knows neither Dagster nor the store: the publisher
-(`orchestration/publish.py`) resolves the inputs before and stages, checks and merges after.
+(`orchestration/publish/publisher.py`) resolves the inputs before and stages, checks and merges after.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ class SilentProgress:
 
 
 class TrainerLauncher(Protocol):
-    """Starts the training program and waits for it; implemented by orchestration/resources/trainer.py.
+    """Starts the training program and waits for it; implemented by orchestration/launch/trainer.py.
 
     `run(request_path, workdir)` returns when the program ended well; it raises BuildError with the
     program's own last error otherwise, and ends every rank if this process is ended.

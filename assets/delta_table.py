@@ -6,7 +6,7 @@
 
 A row is live when no *later* `removed` part holds its key; a changed row is in both files of its
 update. `removed` parts hold whole rows, so that an update says what it changed by itself, and the
-digest of the table (orchestration/digest.py) follows from the files of the update alone. Parts never
+digest of the table (orchestration/identity/digest.py) follows from the files of the update alone. Parts never
 change: a new version names the old files and adds its own, so an update costs what it changes.
 
 So that a thousand updates read as fast as one build, neighbouring parts are merged while the later

@@ -1,6 +1,6 @@
 """Rows of many small partitions in one file, so that a thousand of them read as fast as one.
 
-A pack is a copy of what is published (orchestration/compaction.py makes and checks it): one Parquet file
+A pack is a copy of what is published (orchestration/upkeep/compaction.py makes and checks it): one Parquet file
 with the same table of many partitions, one after the other. A segment that has rows in a pack reads
 them there; neighbours share the row group that was read last, or are read at once (`assets.build.neighbours`).
 """

@@ -31,7 +31,7 @@ from benchmarks.real_text import Sentences, document, read_sentences
 from benchmarks.results import RESULTS, Goal, Result, finish, why
 
 CODE = (
-    *("assets/sources", "assets/documents", "assets/dedup", "assets/tokenizer", "orchestration/publish.py"),
+    *("assets/sources", "assets/documents", "assets/dedup", "assets/tokenizer", "orchestration/publish/publisher.py"),
     *("orchestration/store", "config/recipes/curation.toml", "benchmarks/bench_delta.py", "benchmarks/real_text.py"),
 )
 STAMPS = ("pages@20260101T000000Z", "pages@20260102T000000Z", "pages@20260103T000000Z")
@@ -87,9 +87,9 @@ def write_config(folder: Path, pages: Path) -> None:
 def build(home: Path, crawl: str) -> dict[str, float]:
     """Publish one crawl and all that follows up to token shards; CPU seconds per asset."""
     from assets.build import SilentProgress
-    from orchestration.catalog import read_catalog
     from orchestration.config import load_config
-    from orchestration.publish import Publisher, publish
+    from orchestration.identity.catalog import read_catalog
+    from orchestration.publish.publisher import Publisher, publish
     from orchestration.stages import STAGES
     from orchestration.store import open_store
 

@@ -117,7 +117,7 @@ def read_all(folder: Path) -> dict[str, Any]:
 def train(folder: Path, steps: int) -> dict[str, Any]:
     """A run of the demo's model; torchtitan measures the wait for each batch."""
     from assets.build import SilentProgress
-    from orchestration.resources.trainer import LocalTrainer
+    from orchestration.launch.trainer import LocalTrainer
 
     output = folder / "run"
     shape = {"dim": 128, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2}

@@ -30,15 +30,20 @@ from assets.build import SilentProgress
 from assets.schemas import CRAWL_DELTA, DOCUMENTS, FILTERED, SIGNATURES
 from assets.tables import write_table
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.catalog import Catalog, read_catalog, segment
-from orchestration.compaction import Packs, compact
-from orchestration.digest import MANIFEST
+from orchestration.identity.catalog import Catalog, read_catalog, segment
+from orchestration.identity.digest import MANIFEST
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
+from orchestration.upkeep.compaction import Packs, compact
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = (
-    *("orchestration/catalog.py", "orchestration/compaction.py", "orchestration/status.py", "orchestration/store"),
+    *(
+        "orchestration/identity/catalog.py",
+        "orchestration/upkeep/compaction.py",
+        "orchestration/identity/status.py",
+        "orchestration/store",
+    ),
     *("assets/packs.py", "assets/dedup/inputs.py", "assets/dedup/live.py", "assets/tokenizer/texts.py"),
     "benchmarks/bench_many_segments.py",
 )
@@ -140,7 +145,7 @@ def _catalog(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
 def _walk(catalog: Catalog, store: Any) -> Iterator[tuple[int, int]]:
     """What `headwater status` and every build do before anything else."""
     from orchestration.config import load_config
-    from orchestration.status import walk
+    from orchestration.identity.status import walk
 
     yield len(walk(catalog, load_config(ROOT / "config")).items), 0
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from assets.build import SilentProgress
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.resources.trainer import LocalTrainer
+from orchestration.launch.trainer import LocalTrainer
 from tests.training import planted
 from tests.training.tiny import write_request
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import RESULTS, Goal, Result, finish, why
-from orchestration.store.git_store import GitStore
+from orchestration.store.git.store import GitStore
 
 CODE = ("orchestration/store", "benchmarks/bench_store.py")
 

@@ -27,7 +27,7 @@ from benchmarks.bench_loader import LOCAL_BATCH, SEQUENCE_LENGTH, VOCABULARY, da
 from benchmarks.measuring import apart, cpu_s
 from benchmarks.results import Goal, Result, finish, why
 
-CODE = ("training", "orchestration/resources/trainer.py", "benchmarks/bench_training.py")
+CODE = ("training", "orchestration/launch/trainer.py", "benchmarks/bench_training.py")
 SHAPE = {"dim": 128, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "vocab_size": VOCABULARY}
 TURN = 5
 WARM_UP = 10
@@ -148,7 +148,7 @@ def lower_quartile(seconds: Iterable[float]) -> float:
 def start(folder: Path) -> dict[str, Any]:
     """Launch to first step, and to the end of a run of two steps."""
     from assets.build import SilentProgress
-    from orchestration.resources.trainer import NO_RESTARTS, launch
+    from orchestration.launch.trainer import NO_RESTARTS, launch
 
     path = folder / "start" / "request.json"
     path.parent.mkdir(exist_ok=True)

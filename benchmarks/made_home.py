@@ -19,14 +19,14 @@ import pyarrow as pa
 from assets import schemas
 from assets.tables import write_table
 from assets.tokenizer.training import TokenizerRecipe, train
-from orchestration.catalog import MANIFEST_FORMAT, Catalog, prefix
 from orchestration.config import Config, load_config
-from orchestration.digest import DIGESTS, MANIFEST, REPORT
-from orchestration.identity import identity
+from orchestration.identity.catalog import MANIFEST_FORMAT, Catalog, prefix
+from orchestration.identity.digest import DIGESTS, MANIFEST, REPORT
+from orchestration.identity.fingerprint import identity
+from orchestration.identity.status import current_inputs
+from orchestration.process.workplace import Workplace
 from orchestration.stages import STAGES, Stage
-from orchestration.status import current_inputs
 from orchestration.store import open_store
-from orchestration.workplace import Workplace
 from quality.asset_checks import NamedOutcome, check_specs
 from quality.outcome import CheckOutcome
 

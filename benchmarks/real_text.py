@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 from assets.build import SilentProgress
-from orchestration.demo import obtain
+from orchestration.run.demo import obtain
 
 SENTENCE_ZH = re.compile(r"[^。！？\n]{8,}[。！？]")
 SENTENCE_EN = re.compile(r"[A-Z][^.!?\n]{30,400}[.!?](?=\s)")

@@ -20,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from assets import schemas  # noqa: E402
 from assets.tables import VOLATILE_KEY  # noqa: E402
 from docs import figures  # noqa: E402
-from orchestration.column_docs import column_comments  # noqa: E402
+from orchestration.graph.column_docs import column_comments  # noqa: E402
 from orchestration.stages import GROUPS, STAGES  # noqa: E402
 
 DOTTED = {"frozen": "-. frozen .->", "pinned": "-. pinned .->", "records": "-.->"}

@@ -23,8 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from assets.documents.placement import ExecutorName, RayOptions, SlurmOptions
 from assets.sources.variables import PLACES, VARIABLE, named_place, without_userinfo
-from orchestration.resources.training_place import TrainingPlace
 from orchestration.stages import BY_NAME, GROUPS, Stage
+from orchestration.training_place import TrainingPlace
 
 if TYPE_CHECKING:
     from assets.training.request import ModelRecipe

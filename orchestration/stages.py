@@ -1,7 +1,7 @@
 """The graph, read top to bottom: raw web to an evaluated base model.
 
 This list is the only place that says which assets exist, in which order, and what each one reads.
-Its order = Dagster groups = folders in assets/ = prefixes in the store. definitions.py turns each
+Its order = Dagster groups = folders in assets/ = prefixes in the store. graph/definitions.py turns each
 row into a Dagster asset; the build function of an asset has the asset's name and stands in
 `assets/<group>/defs.py`; its pure logic is in the modules named here.
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.build import Base, Build, PipelineExecutor, Segment, StageReport
-from orchestration.digest import digest_folder
+from orchestration.identity.digest import digest_folder
 
 
 def segment_of(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from assets.build import Segment, UpdatedTables
 from assets.delta_table import Changes, difference, table_parts, write_changes
 from assets.tables import schema, write_table
-from orchestration.digest import digest_folder
+from orchestration.identity.digest import digest_folder
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from assets.build import SilentProgress
-from orchestration import demo
-from orchestration.demo import LANGUAGES, DemoError, obtain
+from orchestration.run import demo
+from orchestration.run.demo import LANGUAGES, DemoError, obtain
 
 APT = """#!/bin/sh
 # Knows the packages when the file lists-ok exists, or after an update with private lists; logs each call.

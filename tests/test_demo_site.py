@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.demo_site import DemoError, DemoSite, PortBusyError, demo_port, refuse_busy_port
+from orchestration.run.demo_site import DemoError, DemoSite, PortBusyError, demo_port, refuse_busy_port
 
 MODIFIED_S = 1_600_000_000
 

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestration import doctor, doctor_machine
-from orchestration.doctor import run_checks
-from orchestration.finding import Finding
+from orchestration.doctor import checks as doctor
+from orchestration.doctor import machine
+from orchestration.doctor.checks import run_checks
+from orchestration.doctor.finding import Finding
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -43,7 +44,7 @@ def test_a_check_that_breaks_hides_no_other(tmp_path: Path, monkeypatch: pytest.
     def broken() -> Finding:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(doctor_machine, "torch", broken)
+    monkeypatch.setattr(machine, "torch", broken)
     found = by_name(run_checks(tmp_path, tmp_path, for_demo=False, environ={}))
     assert not found["torch"].ok
     assert "boom" in found["torch"].found
@@ -57,11 +58,11 @@ def test_what_only_the_demo_needs_is_asked_only_for_it(tmp_path: Path) -> None:
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = SimpleNamespace(free=3 * 2**30, total=64 * 2**20)
-    monkeypatch.setattr(doctor_machine.shutil, "disk_usage", lambda _: usage)
-    found = by_name(doctor_machine.disk_and_files(tmp_path, for_demo=True))
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    found = by_name(machine.disk_and_files(tmp_path, for_demo=True))
     assert (found["disk"].ok, found["disk"].severity) == (False, "error")
     assert found["disk"].found == "3 GiB free, 8 needed"
-    assert by_name(doctor_machine.disk_and_files(tmp_path, for_demo=False))["disk"].ok
+    assert by_name(machine.disk_and_files(tmp_path, for_demo=False))["disk"].ok
     if "/dev/shm" in found:
         assert found["/dev/shm"].found == "64 MiB"
         assert "--shm-size" in found["/dev/shm"].remedy
@@ -73,19 +74,19 @@ def test_a_file_system_without_hard_links_or_fsync(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", refuse)
-        found = by_name(doctor_machine.disk_and_files(tmp_path, for_demo=False))["HEADWATER_HOME"]
+        found = by_name(machine.disk_and_files(tmp_path, for_demo=False))["HEADWATER_HOME"]
         assert (found.ok, found.severity) == (False, "warning")
         assert "no hard links" in found.found
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
-        found = by_name(doctor_machine.disk_and_files(tmp_path, for_demo=False))["HEADWATER_HOME"]
+        found = by_name(machine.disk_and_files(tmp_path, for_demo=False))["HEADWATER_HOME"]
         assert (found.ok, found.severity) == (False, "error")
         assert "local file system" in found.remedy
 
 
 def test_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_machine, "_timed_fsync", lambda path: path.write_bytes(b"new") * 0.08)
-    found = by_name(doctor_machine.disk_and_files(tmp_path, for_demo=False))["HEADWATER_HOME"]
+    monkeypatch.setattr(machine, "_timed_fsync", lambda path: path.write_bytes(b"new") * 0.08)
+    found = by_name(machine.disk_and_files(tmp_path, for_demo=False))["HEADWATER_HOME"]
     assert (found.ok, found.severity) == (False, "warning")
     assert "240 ms an fsync" in found.found
 
@@ -94,17 +95,17 @@ def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(doctor_machine.tempfile, "TemporaryDirectory", refuse)
-    found = by_name(doctor_machine.disk_and_files(tmp_path, for_demo=False))["HEADWATER_HOME"]
+    monkeypatch.setattr(machine.tempfile, "TemporaryDirectory", refuse)
+    found = by_name(machine.disk_and_files(tmp_path, for_demo=False))["HEADWATER_HOME"]
     assert (found.ok, found.severity) == (False, "error")
     assert "Permission denied" in found.found
 
 
 def test_little_memory_and_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = {"memory.max": 2 * 2**30, "memory.current": 2**30}
-    monkeypatch.setattr(doctor_machine, "_cgroup_number", lambda *names: numbers[names[0]])
-    monkeypatch.setattr(doctor_machine, "_cpu_quota", lambda: 0.5)
-    found = by_name(doctor_machine.memory_and_cores())
+    monkeypatch.setattr(machine, "_cgroup_number", lambda *names: numbers[names[0]])
+    monkeypatch.setattr(machine, "_cpu_quota", lambda: 0.5)
+    found = by_name(machine.memory_and_cores())
     assert (found["memory"].ok, found["memory"].found) == (False, "1.0 GiB available, 4 wanted")
     assert (found["cores"].ok, found["cores"].found) == (False, "0.5")
 
@@ -112,22 +113,22 @@ def test_little_memory_and_one_core(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_clock_behind_the_files(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert doctor_machine.clock([file, tmp_path / "absent"]).ok
+    assert machine.clock([file, tmp_path / "absent"]).ok
     os.utime(file, (time.time() + 7200, time.time() + 7200))
-    found = doctor_machine.clock([file])
+    found = machine.clock([file])
     assert not found.ok
     assert "2.0 hours before" in found.found
 
 
 def test_missing_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = by_name(doctor_machine.tools(tmp_path, for_demo=True))
+    found = by_name(machine.tools(tmp_path, for_demo=True))
     assert not found["apt-get"].ok
     assert found["apt-get"].severity == "error"
     assert found["git-lfs"].severity == "info", "only needed to look at the store from outside"
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo/obtained.json").touch()
-    assert "apt-get" not in by_name(doctor_machine.tools(tmp_path, for_demo=True)), "the sources are there already"
+    assert "apt-get" not in by_name(machine.tools(tmp_path, for_demo=True)), "the sources are there already"
 
 
 def test_a_busy_port(place: doctor._Place) -> None:

@@ -13,8 +13,8 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from orchestration.config import recipe_models
-from orchestration.definitions import defs, group_label
-from orchestration.publish import builder
+from orchestration.graph.definitions import defs, group_label
+from orchestration.publish.publisher import builder
 from orchestration.stages import GROUPS, STAGES
 from quality.asset_checks import check_specs
 

@@ -15,7 +15,7 @@ import pytest
 from assets.machine_faults import MACHINE_ERRNOS, machine_fault, raise_machine_fault
 from assets.sources.archives import tar_members, zip_members
 from assets.sources.decompression import InputError, unpacked
-from orchestration.machine_errors import machine_trouble
+from orchestration.process.machine_errors import machine_trouble
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 BROAD = {"OSError", "IOError", "Exception", "BaseException"}

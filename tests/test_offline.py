@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from orchestration.offline import DEFAULTS, apply_offline_defaults
+from orchestration.process.offline import DEFAULTS, apply_offline_defaults
 
 PROGRAM = """
 import os, socket
-from orchestration.offline import apply_offline_defaults
+from orchestration.process.offline import apply_offline_defaults
 apply_offline_defaults(os.environ)
 
 calls = []

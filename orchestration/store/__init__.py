@@ -11,18 +11,18 @@ def open_store(url_or_path: str | Path) -> VersionedStore:
     """Open a store, creating a local one that does not exist yet.
 
     A plain path or `git:PATH` is the embedded Git store; `lakefs://REPOSITORY` is a lakeFS server, which the
-    environment names (lakefs_settings.py).
+    environment names (lakefs/settings.py).
     """
     text = str(url_or_path)
     scheme, separator, _ = text.partition("://")
     if separator and scheme == "lakefs":
-        from orchestration.store.lakefs_settings import LakefsSettings
-        from orchestration.store.lakefs_store import LakefsStore  # its SDK and S3 client cost half a second
+        from orchestration.store.lakefs.settings import LakefsSettings
+        from orchestration.store.lakefs.store import LakefsStore  # its SDK and S3 client cost half a second
 
         return LakefsStore(LakefsSettings.from_environment(text))
     if separator:
         raise StoreError(f"{text}: unknown kind of store {scheme!r}; give a path, or lakefs://REPOSITORY")
-    from orchestration.store.git_store import GitStore  # pygit2 costs 40 ms, only for those who need it
+    from orchestration.store.git.store import GitStore  # pygit2 costs 40 ms, only for those who need it
 
     return GitStore.at(Path(text.removeprefix("git:")))
 
@@ -32,8 +32,8 @@ def verify_store(url_or_path: str | Path, ref: str | None = None, fraction: floa
     text = str(url_or_path)
     if "://" in text:
         return open_store(text).verify(ref, fraction, seed)
-    from orchestration.store.git_store import GitStore
-    from orchestration.store.git_verify import verify_folder
+    from orchestration.store.git.store import GitStore
+    from orchestration.store.git.verify import verify_folder
 
     folder = Path(text.removeprefix("git:"))
     try:

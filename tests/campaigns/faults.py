@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.store import git_ref_files, open_store
+from orchestration.store import open_store
+from orchestration.store.git import ref_files
 from tests.end_to_end.site import page
 from tests.histories import building, replay
 from tests.histories.world import page_name, render
@@ -50,8 +51,8 @@ CRAWLER = ("connect", "crawler write")
 """Kinds met while the web site is crawled again, by a process of its own; the others while the folder is."""
 
 CODE = (
-    *("assets/sources", "assets/documents", "assets/dedup", "assets/tokenizer", "orchestration/publish.py"),
-    *("orchestration/store", "orchestration/scratch.py", "tests/campaigns/faults.py"),
+    *("assets/sources", "assets/documents", "assets/dedup", "assets/tokenizer", "orchestration/publish/publisher.py"),
+    *("orchestration/store", "orchestration/publish/scratch.py", "tests/campaigns/faults.py"),
 )
 POINTS = 500
 LONGEST_S = 120.0
@@ -314,7 +315,7 @@ def main() -> int:
         print("this campaign needs strace: install it (apt-get install strace)")
         return 1
     started = time.monotonic()
-    git_ref_files.STALE_LOCK_S = 0.05  # a killed build may leave Git's lock; do not wait the usual 10 s
+    ref_files.STALE_LOCK_S = 0.05  # a killed build may leave Git's lock; do not wait the usual 10 s
     replay.warm_up()
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=memory, prefix="faults-") as folder, bench(Path(folder)) as found:

@@ -21,8 +21,8 @@ from typing import Any
 from assets.build import SilentProgress
 from benchmarks import bench_loader
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.resources.trainer import NO_RESTARTS, launch
-from orchestration.resources.training_place import TrainingPlace
+from orchestration.launch.trainer import NO_RESTARTS, launch
+from orchestration.training_place import TrainingPlace
 from tests.campaigns.killing import kill_one, victims
 from tests.training.running import read_metrics
 from tests.training.tiny import write_request

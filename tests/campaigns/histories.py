@@ -31,7 +31,7 @@ from tests.histories.world import ANCHOR, History, contains, random_history
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = (
     *("assets/sources", "assets/documents", "assets/dedup", "assets/tokenizer", "assets/delta_table.py"),
-    *("orchestration/publish.py", "orchestration/store", "tests/campaigns/histories.py", "tests/histories"),
+    *("orchestration/publish/publisher.py", "orchestration/store", "tests/campaigns/histories.py", "tests/histories"),
 )
 HISTORIES = 1000
 SHRINKING_RUNS = 60

@@ -34,8 +34,8 @@ from assets.schemas import CORPUS
 from assets.tables import write_table
 from assets.training.defs import base_checkpoints, loss_incidents
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.resources import program
-from orchestration.resources.trainer import LocalTrainer
+from orchestration.launch import program
+from orchestration.launch.trainer import LocalTrainer
 from tests.builds import make_build, segment_of
 from tests.training import planted
 

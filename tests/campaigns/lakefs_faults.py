@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.store.contract import StoreError
-from orchestration.store.lakefs_settings import Patience
-from orchestration.store.lakefs_store import LakefsStore
+from orchestration.store.lakefs.settings import Patience
+from orchestration.store.lakefs.store import LakefsStore
 from tests.store import servers
 from tests.store.faulty_proxy import FAULTS, HANG_S, FaultyProxy
 

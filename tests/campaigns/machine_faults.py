@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.store import git_ref_files
+from orchestration.store.git import ref_files
 from tests.campaigns import children, faults
 from tests.campaigns.children import Child, Watch
 from tests.end_to_end.harness import STAMP, Home
@@ -264,7 +264,7 @@ def main() -> int:
         print("this campaign needs strace: install it (apt-get install strace)")
         return 1
     started = time.monotonic()
-    git_ref_files.STALE_LOCK_S = 0.05  # a killed build may leave Git's lock; do not wait the usual 10 s
+    ref_files.STALE_LOCK_S = 0.05  # a killed build may leave Git's lock; do not wait the usual 10 s
     replay.warm_up()
     plan, one = planned(options.points, slice_only=options.slice), None
     if options.one:

@@ -22,8 +22,8 @@ from typing import Any
 
 from assets.build import BuildError, SilentProgress
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.resources import program
-from orchestration.resources.trainer import NO_RESTARTS, launch
+from orchestration.launch import program
+from orchestration.launch.trainer import NO_RESTARTS, launch
 from tests.campaigns.killing import killer_at_step, victims
 from tests.training import tiny
 from tests.training.running import exact, wait_until, weights

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Goal, Result, finish, why
-from orchestration.store import git_ref_files
 from orchestration.store.contract import StoreUnavailableError
-from orchestration.store.git_store import GitStore
+from orchestration.store.git import ref_files
+from orchestration.store.git.store import GitStore
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("orchestration/store", "tests/campaigns/store_faults.py", "tests/campaigns/lakefs_faults.py")
@@ -123,7 +123,7 @@ def _examine(folder: Path) -> str:
     fsck = subprocess.run(["git", "fsck", "--full", "--strict"], cwd=store.folder, capture_output=True, text=True)
     if fsck.returncode != 0 or "error" in fsck.stderr:
         return f"git fsck: {fsck.stdout}{fsck.stderr}"
-    git_ref_files.STALE_LOCK_S = 0.05  # a killed child may leave Git's lock; do not wait the usual 10 s
+    ref_files.STALE_LOCK_S = 0.05  # a killed child may leave Git's lock; do not wait the usual 10 s
     store.commit("main", {"next": b"3"}, message="next")
     return "" if _content(store, "main")["next"] == b"3" else "the next commit is not readable"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.evidence import source_yields
+from orchestration.publish.evidence import source_yields
 from orchestration.stages import BY_NAME
 from quality.dedup_checks import CHECKS
 from quality.expectations import check_limits

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestration.workplace import DAGSTER_YAML
+from orchestration.process.workplace import DAGSTER_YAML
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
@@ -91,5 +91,5 @@ def test_dagsters_instance_is_ours_with_its_history_in_postgres() -> None:
 
 def test_the_web_server_stands_behind_the_guard() -> None:
     words = SERVICES["webserver"]["command"].split()
-    assert words[:3] == ["python", "-m", "orchestration.ui_server"]
+    assert words[:3] == ["python", "-m", "orchestration.graph.ui_server"]
     assert "dagster-webserver" not in str(SERVICES)

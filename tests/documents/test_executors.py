@@ -17,9 +17,9 @@ from assets.documents.executor_ray import RayCluster
 from assets.documents.executor_slurm import SlurmCluster
 from assets.documents.executors import LocalProcesses
 from assets.documents.placement import RayOptions, SlurmOptions
-from orchestration.code_version import code_version
 from orchestration.config import ConfigError, Profile, load_profile, validate
-from orchestration.resources.curation import CurationExecutor
+from orchestration.identity.code_version import code_version
+from orchestration.launch.curation import CurationExecutor
 from orchestration.stages import BY_NAME
 from tests.documents.crawls import CHINESE, ENGLISH, crawl_of, page
 from tests.documents.misbehaving import Misbehaving

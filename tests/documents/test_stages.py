@@ -23,7 +23,7 @@ from assets.documents.extraction import Extracted, Extraction
 from assets.documents.selection import select_captures
 from assets.documents.unreadable import UnreadableError
 from assets.schemas import DOCUMENTS, FILTERED
-from orchestration.digest import data_version
+from orchestration.identity.digest import data_version
 from tests.builds import make_build, segment_of
 from tests.documents.crawls import CHINESE, CODE, ENGLISH, FRENCH, PARTITION, TRADITIONAL, crawl_of, page
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.catalog import prefix, read_catalog
+from orchestration.identity.catalog import prefix, read_catalog
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
@@ -26,8 +26,8 @@ UP_TO_TOKENS += ("contamination", "corpus", "token_shards")
 TICKS = """
 import datetime, json, sys
 import dagster as dg
-from orchestration.definitions import defs
-from orchestration.workplace import open_workplace
+from orchestration.graph.definitions import defs
+from orchestration.process.workplace import open_workplace
 
 instance = open_workplace().instance
 when = datetime.datetime.strptime(sys.argv[1], "%Y%m%dT%H%M%SZ").replace(tzinfo=datetime.timezone.utc)

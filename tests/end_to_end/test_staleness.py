@@ -17,8 +17,8 @@ pytestmark = pytest.mark.slow
 MATERIALISE = """
 import sys
 from dagster import AssetKey
-from orchestration.definitions import defs
-from orchestration.workplace import open_workplace
+from orchestration.graph.definitions import defs
+from orchestration.process.workplace import open_workplace
 name, job, partition, tags = sys.argv[1], sys.argv[2], sys.argv[3] or None, dict(t.split("=") for t in sys.argv[4:])
 result = defs.resolve_job_def(job).execute_in_process(
     instance=open_workplace().instance, partition_key=partition, asset_selection=[AssetKey(name)], tags=tags, raise_on_error=False)
@@ -117,7 +117,7 @@ def test_every_asset_is_downstream_of_the_crawl() -> None:
 
 
 def status_exit_code(home: Home, code: Path) -> int:
-    command = [sys.executable, "-m", "orchestration.cli", "status"]
+    command = [sys.executable, "-m", "orchestration.cli.main", "status"]
     return subprocess.run(command, cwd=code, env=home.env(), capture_output=True, check=False).returncode
 
 

@@ -7,7 +7,7 @@ import time
 import duckdb
 import pyarrow.parquet as pq
 
-from orchestration.catalog import read_catalog, segment
+from orchestration.identity.catalog import read_catalog, segment
 from orchestration.stages import STAGES
 from orchestration.store import open_store
 from tests.end_to_end.harness import STAMP, Home

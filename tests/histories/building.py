@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from assets.build import Progress, SilentProgress
-from orchestration.catalog import read_catalog
 from orchestration.config import load_config
-from orchestration.publish import Publisher, publish
+from orchestration.identity.catalog import read_catalog
+from orchestration.identity.status import walk
+from orchestration.publish.publisher import Publisher, publish
 from orchestration.stages import STAGES
-from orchestration.status import walk
 from orchestration.store import open_store
 
 CRAWL = "raw_crawl"

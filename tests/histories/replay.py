@@ -147,7 +147,7 @@ def _from_scratch(lived: Path, fresh: Path, config: Path, pool: bool) -> Any:
 
 
 def _tables(home: Path) -> tuple[list[dict[str, Any]], ...]:
-    from orchestration.catalog import read_catalog, segment
+    from orchestration.identity.catalog import read_catalog, segment
     from orchestration.store import open_store
 
     store = open_store(str(home / "store.git"))
@@ -175,8 +175,8 @@ def warm_up() -> None:
         importlib.import_module(f"assets.{stage.group}.defs")
     from assets.dedup.shingling import normalise
     from assets.documents import language
-    from orchestration.code_version import code_version
     from orchestration.config import recipe_models
+    from orchestration.identity.code_version import code_version
 
     recipe_models()
     normalise("软件")

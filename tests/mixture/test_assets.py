@@ -18,7 +18,7 @@ from assets.mixture import defs
 from assets.mixture.order import update_digest
 from assets.mixture.phases import phase_orders
 from assets.tables import write_table
-from orchestration.digest import data_version
+from orchestration.identity.digest import data_version
 from quality.mixture_checks import CHECKS
 from quality.outcome import Evidence
 from tests.builds import make_build, segment_of

@@ -11,12 +11,12 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from orchestration.catalog import Catalog, read_catalog
-from orchestration.driver import Options
-from orchestration.runner import run_to_date
+from orchestration.cli.runner import run_to_date
+from orchestration.identity.catalog import Catalog, read_catalog
+from orchestration.identity.status import Status, walk
+from orchestration.process.workplace import Workplace, open_workplace
+from orchestration.run.driver import Options
 from orchestration.stages import STAGES
-from orchestration.status import Status, walk
-from orchestration.workplace import Workplace, open_workplace
 from tests.end_to_end.harness import CONFIG
 from tests.histories.building import write_config
 from tests.histories.world import render
@@ -46,7 +46,7 @@ class Tick:
 
     def execute(self) -> list[bool]:
         """Run what was asked for; whether each run succeeded."""
-        from orchestration.definitions import defs
+        from orchestration.graph.definitions import defs
 
         ended = []
         self.errors = []
@@ -135,8 +135,8 @@ class Nights:
 
     def tick(self, name: str, at: datetime | None = None) -> Tick:
         """Evaluate a sensor or schedule as Dagster's daemon does, and run what it asks for."""
-        from orchestration.definitions import build_jobs, defs
-        from orchestration.schedules import build_schedules
+        from orchestration.graph.definitions import build_jobs, defs
+        from orchestration.graph.schedules import build_schedules
 
         workplace = self.workplace
         repository = defs.get_repository_def()
@@ -164,7 +164,7 @@ class Nights:
 
     def documents(self) -> dict[str, int]:
         """Source -> documents of it that are in the corpus."""
-        from orchestration.catalog import segment
+        from orchestration.identity.catalog import segment
 
         manifest = self.catalog().manifests["corpus", None]
         rows = segment(self.workplace.store, "main", manifest).table("documents", ["source"]).to_pylist()

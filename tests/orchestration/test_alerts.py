@@ -12,10 +12,14 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 from typer.testing import CliRunner
 
-from orchestration import alert_sensor
-from orchestration.alert_channels import channels_of
-from orchestration.alert_sensor import build_alert_sensors, tell_what_is_new
-from orchestration.alerts import (
+from orchestration.cli.main import app
+from orchestration.config import ConfigError
+from orchestration.graph import alert_sensor
+from orchestration.graph.alert_sensor import build_alert_sensors, tell_what_is_new
+from orchestration.identity.catalog import Catalog
+from orchestration.process.workplace import DAGSTER_YAML
+from orchestration.upkeep.alert_channels import channels_of
+from orchestration.upkeep.alerts import (
     Alert,
     Crawls,
     DeliveryError,
@@ -26,10 +30,6 @@ from orchestration.alerts import (
     of_failed_runs,
     tell,
 )
-from orchestration.catalog import Catalog
-from orchestration.cli import app
-from orchestration.config import ConfigError
-from orchestration.workplace import DAGSTER_YAML
 from tests.orchestration.alert_servers import Inbox, body_of, mail_server, web_server
 
 ALERT = Alert("run_failed", "run:1", "crawl_job a@b: the run failed", "cause\nand remedy")

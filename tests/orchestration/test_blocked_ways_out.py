@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from orchestration import publish
-from orchestration.driver import Options, RunFailedError
-from orchestration.runner import run_to_date
+from orchestration.cli.runner import run_to_date
+from orchestration.identity.status import superseded_crawls
+from orchestration.publish import publisher as publish
+from orchestration.run.driver import Options, RunFailedError
 from orchestration.stages import BY_NAME, STAGES
-from orchestration.status import superseded_crawls
 from quality.asset_checks import check_specs
 from quality.outcome import Evidence
 from quality.thresholds import LIMITS, YIELD_DOCUMENTS_MINIMUM

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from orchestration import catalog
-from orchestration.catalog import CatalogError, read_catalog
+from orchestration.identity import catalog
+from orchestration.identity.catalog import CatalogError, read_catalog
 from orchestration.store.contract import MAIN, CorruptObjectError, ObjectInfo
-from orchestration.store.git_store import GitStore
+from orchestration.store.git.store import GitStore
 
 
 class CountingStore(GitStore):

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from assets.documents.recipe import Filters
-from orchestration.cli import app
-from orchestration.cli_stage import read_table
+from orchestration.cli.main import app
+from orchestration.cli.stage import read_table
 from orchestration.config import REPOSITORY, ConfigError
 
 SAMPLES = REPOSITORY / "docs" / "samples"

@@ -15,7 +15,7 @@ from tests.end_to_end.harness import REPOSITORY
 
 READ = """
 import json
-from orchestration.code_version import code_version
+from orchestration.identity.code_version import code_version
 from orchestration.stages import STAGES
 print(json.dumps(%s))
 """
@@ -78,7 +78,7 @@ def test_a_shared_schema_changes_only_the_stages_that_use_it(copy: Path) -> None
 @pytest.mark.slow
 def test_checks_and_their_thresholds_are_not_part_of_the_data(copy: Path) -> None:
     text = "from __future__ import annotations\n"
-    for file in ("quality/thresholds.py", "quality/dedup_checks.py", "orchestration/publish.py"):
+    for file in ("quality/thresholds.py", "quality/dedup_checks.py", "orchestration/publish/publisher.py"):
         assert changed_by(copy, file, text, text + "\nNEW_CONSTANT = 1\n") == set()
 
 

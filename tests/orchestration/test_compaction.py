@@ -17,14 +17,14 @@ from assets.packs import PackedRows
 from assets.tables import write_table
 from assets.tokenizer.texts import group_by_crawl, read_texts
 from benchmarks.bench_many_segments import make_store
-from orchestration import compaction
-from orchestration.catalog import read_catalog, segment
-from orchestration.cli import app
-from orchestration.compaction import Packs, compact, drop_packs, packs_folder, read_packs
-from orchestration.digest import MANIFEST, file_sha256
+from orchestration.cli.main import app
+from orchestration.identity.catalog import read_catalog, segment
+from orchestration.identity.digest import MANIFEST, file_sha256
 from orchestration.store.contract import PurgedObjectError, StoreError
-from orchestration.store.git_store import GitStore
-from orchestration.takedown import take_down
+from orchestration.store.git.store import GitStore
+from orchestration.upkeep import compaction
+from orchestration.upkeep.compaction import Packs, compact, drop_packs, packs_folder, read_packs
+from orchestration.upkeep.takedown import take_down
 
 CRAWLS, ROWS = 40, 3
 TABLES = compaction.PACKED_TABLES.items()

@@ -9,8 +9,8 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus
 
-from orchestration.dagster_peek import no_run_is_under_way, partitions
-from orchestration.workplace import Workplace
+from orchestration.process.dagster_peek import no_run_is_under_way, partitions
+from orchestration.process.workplace import Workplace
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ import pytest
 
 from assets.build import BuildError
 from assets.schemas import CORPUS, DOCUMENTS, FILTERED
-from orchestration import data_export
-from orchestration.catalog import read_catalog
-from orchestration.data_export import Subject, export
-from orchestration.store.git_store import GitStore
+from orchestration.identity.catalog import read_catalog
+from orchestration.store.git.store import GitStore
+from orchestration.upkeep import data_export
+from orchestration.upkeep.data_export import Subject, export
 
 CRAWLS = ("a@20260101T000000Z", "b@20260101T000000Z")
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from assets.tables import schema, write_table
-from orchestration.digest import data_version
+from orchestration.identity.digest import data_version
 
 ROWS = schema({"doc_id": pa.string(), "score": pa.float64(), "fetched_at": pa.string()}, volatile=("fetched_at",))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestration.doctor_store import store
+from orchestration.doctor.store import store
 from tests.store import servers
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from assets.build import BuildError
-from orchestration.catalog import read_catalog
-from orchestration.digest import MANIFEST
-from orchestration.earlier_builds import others_of
-from orchestration.identity import Identity
+from orchestration.identity.catalog import read_catalog
+from orchestration.identity.digest import MANIFEST
+from orchestration.identity.fingerprint import Identity
+from orchestration.publish.earlier_builds import others_of
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
 

@@ -33,14 +33,14 @@ def git(root: Path, *arguments: str) -> None:
 
 def headwater(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(root), "HEADWATER_HOME": str(root / "home")}
-    command = [sys.executable, "-m", "orchestration.cli", "equivalence", *arguments]
+    command = [sys.executable, "-m", "orchestration.cli.main", "equivalence", *arguments]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 
 def canonical(root: Path, stage: str) -> str:
     program = (
-        "import sys; from orchestration.stages import BY_NAME; from orchestration.code_version import code_version\n"
-        "from orchestration.equivalences import canonical_code\n"
+        "import sys; from orchestration.stages import BY_NAME; from orchestration.identity.code_version import code_version\n"
+        "from orchestration.identity.equivalences import canonical_code\n"
         "stage = BY_NAME[sys.argv[1]]; print(canonical_code(stage, code_version(stage).digest))"
     )
     command = [sys.executable, "-c", program, stage]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestration.driver import Driver, Options, RunFailedError
-from orchestration.partitions import PartitionError
-from orchestration.unfinished import registered
+from orchestration.graph.unfinished import registered
+from orchestration.identity.partitions import PartitionError
+from orchestration.run.driver import Driver, Options, RunFailedError
 from tests.end_to_end.harness import REPOSITORY
 from tests.orchestration.nights import Nights
 
@@ -183,7 +183,7 @@ def test_what_needs_a_failed_rebuild_waits_and_is_named(built: Nights, monkeypat
 
 @pytest.mark.slow
 def test_a_run_with_nothing_to_do_walks_the_graph_once(built: Nights, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestration import driver
+    from orchestration.run import driver
 
     walks = []
 
@@ -202,9 +202,9 @@ def test_a_run_with_nothing_to_do_walks_the_graph_once(built: Nights, monkeypatc
 
 NOTHING_TO_DO = """
 import sys
-from orchestration.driver import Options
-from orchestration.runner import run_to_date
-from orchestration.workplace import open_workplace
+from orchestration.run.driver import Options
+from orchestration.cli.runner import run_to_date
+from orchestration.process.workplace import open_workplace
 run_to_date(open_workplace(), Options("tiny", train=False), as_json=True)
 sys.exit("Dagster was imported" if "dagster" in sys.modules else 0)
 """

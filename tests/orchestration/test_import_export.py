@@ -10,8 +10,8 @@ import pytest
 from backports import zstd
 
 from orchestration.config import ConfigError
-from orchestration.data_export import Subject
-from orchestration.data_import import kind_of
+from orchestration.upkeep.data_export import Subject
+from orchestration.upkeep.data_import import kind_of
 from tests.end_to_end.harness import Home
 
 ROWS = [{"id": str(n), "body": f"document {n} 文章"} for n in range(3)]

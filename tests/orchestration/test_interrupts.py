@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.interrupts import interrupts_are_never_lost
+from orchestration.process.interrupts import interrupts_are_never_lost
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from assets.build import SilentProgress
-from orchestration import doctor, key_order
-from orchestration.alert_sensor import crawls_of_sources
-from orchestration.alerts import of_crawls
-from orchestration.driver import Driver, Options, RunFailedError
-from orchestration.key_order import KeyOrderError, believable, check_order
-from orchestration.partitions import PartitionError
-from orchestration.publish import Publisher, publish
+from orchestration.doctor import checks as doctor
+from orchestration.graph.alert_sensor import crawls_of_sources
+from orchestration.graph.unfinished import abandon, registered
+from orchestration.identity import key_order
+from orchestration.identity.key_order import KeyOrderError, believable, check_order
+from orchestration.identity.partitions import PartitionError
+from orchestration.publish.publisher import Publisher, publish
+from orchestration.run.driver import Driver, Options, RunFailedError
 from orchestration.stages import BY_NAME
-from orchestration.unfinished import abandon, registered
+from orchestration.upkeep.alerts import of_crawls
 from tests.orchestration.nights import Nights
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -189,7 +190,7 @@ def test_a_schedule_is_red_while_its_source_is_frozen_and_skips_a_night_that_was
 def test_an_alert_tells_of_missed_nights_although_a_crawl_bears_a_later_stamp(frozen: Nights) -> None:
     place, late = frozen.workplace, datetime(2026, 1, 9, tzinfo=UTC).timestamp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestration.alert_sensor._schedules_on", lambda _: {"recrawl_alpha": 1.0})
+        patch.setattr("orchestration.graph.alert_sensor._schedules_on", lambda _: {"recrawl_alpha": 1.0})
         crawls, _ = crawls_of_sources(place.instance, place.config.sources, frozen.catalog(), late)
     assert (crawls.source, crawls.published) == ("alpha", [f"alpha@{FIRST}"])
     assert [alert.kind for alert in of_crawls(crawls, 3)] == ["night_missed"]
@@ -207,7 +208,7 @@ def test_the_doctor_names_partitions_from_the_future_and_a_clock_before_the_newe
     for path in (doctor.REPOSITORY / "pyproject.toml", place.home, place.config_dir):
         assert path.exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestration.doctor_machine.time.time", lambda: os.stat(place.home).st_mtime - 7 * 86400)
+        patch.setattr("orchestration.doctor.machine.time.time", lambda: os.stat(place.home).st_mtime - 7 * 86400)
         (wrong,) = doctor._clock(place)
     assert not wrong.ok
     assert re.search(r"the clock is 16[78]\.\d hours before the newest (commit of the store|file)", wrong.found)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.machine_errors import machine_trouble
+from orchestration.process.machine_errors import machine_trouble
 
 
 def os_error(number: int, place: Path | None = None) -> OSError:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.code_graph import OUTSIDE, WHOLE, CodeGraph, Reference
+from orchestration.identity.code_graph import OUTSIDE, WHOLE, CodeGraph, Reference
 
 
 def digest(folder: Path, text: str, name: str = "f") -> str:

@@ -6,7 +6,15 @@ from typing import Any
 
 import pytest
 
-from orchestration.partitions import PartitionError, check_stamp, is_key, new_key, newest_keys, previous_key, split_key
+from orchestration.identity.partitions import (
+    PartitionError,
+    check_stamp,
+    is_key,
+    new_key,
+    newest_keys,
+    previous_key,
+    split_key,
+)
 
 KEYS = ["a@20260102T000000Z", "b@20260103T000000Z", "a@20260101T000000Z", "a-b@20260104T000000Z"]
 

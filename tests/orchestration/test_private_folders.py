@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestration.process.workplace import Workplace
 from orchestration.store import open_store
-from orchestration.workplace import Workplace
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from assets.build import SilentProgress
-from orchestration.asset_lock import AlreadyRunningError
-from orchestration.catalog import read_catalog
 from orchestration.config import load_config
-from orchestration.publish import BlockedError, Publisher, publish
-from orchestration.staged import NotWhatWasCheckedError, Publication, Staged
+from orchestration.identity.catalog import read_catalog
+from orchestration.process.asset_lock import AlreadyRunningError
+from orchestration.publish.publisher import BlockedError, Publisher, publish
+from orchestration.publish.staged import NotWhatWasCheckedError, Publication, Staged
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
 from quality.asset_checks import NamedOutcome

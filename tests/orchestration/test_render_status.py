@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from orchestration import render_status
-from orchestration.catalog import Catalog
-from orchestration.driver import Step
-from orchestration.render_status import SHOWN_NEWEST, SHOWN_PARTITIONS
-from orchestration.status import Item, State, Status
+from orchestration.cli.render import status as render_status
+from orchestration.cli.render.status import SHOWN_NEWEST, SHOWN_PARTITIONS
+from orchestration.identity.catalog import Catalog
+from orchestration.identity.status import Item, State, Status
+from orchestration.run.driver import Step
 
 
 def night(number: int, state: State = "fresh", *causes: str) -> Item:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from orchestration.catalog import read_catalog
-from orchestration.digest import DIGESTS, MANIFEST
-from orchestration.retention import DroppedStates, drop_states, older_runs
-from orchestration.store import git_maintenance, open_store
+from orchestration.identity.catalog import read_catalog
+from orchestration.identity.digest import DIGESTS, MANIFEST
+from orchestration.store import open_store
 from orchestration.store.contract import MAIN, LostRaceError, VersionedStore
+from orchestration.store.git import maintenance
+from orchestration.upkeep.retention import DroppedStates, drop_states, older_runs
 from training.checkpoint_files import drop_state
 
 RUNS = [f"{recipe}@2026010{day}T000000Z" for recipe in ("one", "two") for day in (1, 2, 3)]
@@ -43,7 +44,7 @@ def publish(store: VersionedStore, run: str) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VersionedStore:
-    monkeypatch.setattr(git_maintenance, "GRACE_S", -1.0)  # objects of the last hour are kept otherwise
+    monkeypatch.setattr(maintenance, "GRACE_S", -1.0)  # objects of the last hour are kept otherwise
     opened = open_store(str(tmp_path / "store.git"))
     for run in RUNS:
         publish(opened, run)

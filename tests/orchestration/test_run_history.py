@@ -13,8 +13,8 @@ import sqlalchemy as sa
 import yaml
 from dagster._core.storage.runs.schema import RunsTable
 
-from orchestration.run_history import TrimmedHistory, trim_history
-from orchestration.workplace import DAGSTER_YAML, RETENTION_YAML, Workplace
+from orchestration.process.workplace import DAGSTER_YAML, RETENTION_YAML, Workplace
+from orchestration.upkeep.run_history import TrimmedHistory, trim_history
 from tests.deploy.test_postgres import DEPLOY, port  # noqa: F401  # a fixture
 
 NIGHTS = ["site@1", "site@2", "site@3"]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestration.cli import app
-from orchestration.digest import MANIFEST
-from orchestration.run_tags import restore_run_tags, untagged_runs
-from orchestration.store import git_maintenance, open_store
+from orchestration.cli.main import app
+from orchestration.identity.digest import MANIFEST
+from orchestration.store import open_store
 from orchestration.store.contract import MAIN, VersionedStore
+from orchestration.store.git import maintenance
+from orchestration.upkeep.run_tags import restore_run_tags, untagged_runs
 
 RUN = "tiny@20260101T000000Z"
 
@@ -21,7 +22,7 @@ RUN = "tiny@20260101T000000Z"
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> VersionedStore:
     """A home whose store has one planned run; main no longer holds what it was planned on."""
     monkeypatch.setenv("HEADWATER_HOME", str(tmp_path))
-    monkeypatch.setattr(git_maintenance, "GRACE_S", -1.0)
+    monkeypatch.setattr(maintenance, "GRACE_S", -1.0)
     store = open_store(tmp_path / "store.git")
     pin = store.commit(MAIN, {"corpus/data": b"planned on"}, message="data")
     manifest = {"format": 1, "asset": "mixture_manifest", "partition": RUN, "version": "v", "files": {}, "pin": pin}

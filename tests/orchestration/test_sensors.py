@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from dagster import DagsterRunStatus
 
-from orchestration import retries
-from orchestration.driver import RunFailedError
+from orchestration.graph import retries
+from orchestration.run.driver import RunFailedError
 from tests.orchestration.nights import Nights
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def night(number: int) -> datetime:
 
 def under_way(nights: Nights, job: str, partition: str | None = None) -> Any:
     """A run that another process has begun, as Dagster records it."""
-    from orchestration.definitions import defs
+    from orchestration.graph.definitions import defs
 
     return nights.workplace.instance.create_run_for_job(
         defs.resolve_job_def(job),
@@ -231,7 +231,7 @@ def test_the_same_by_hand_is_refused_and_red(built: Nights) -> None:
     recipe.write_text(recipe.read_text() + "dedup.threshold = 0.85\n")
     from dagster import AssetKey
 
-    from orchestration.definitions import defs
+    from orchestration.graph.definitions import defs
 
     done = defs.resolve_job_def("curate_job").execute_in_process(
         instance=built.workplace.instance, asset_selection=[AssetKey("corpus")], raise_on_error=False
@@ -254,7 +254,7 @@ def test_an_untouched_dagster_yaml_of_an_earlier_version_is_brought_up_to_date(
 ) -> None:
     import hashlib
 
-    from orchestration import workplace
+    from orchestration.process import workplace
 
     settings = built.folder / "state/dagster/dagster.yaml"
     settings.write_text("telemetry: {enabled: false}\n")

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orchestration import compaction
-from orchestration.catalog import read_catalog, segment
-from orchestration.cli import app
-from orchestration.driver import RunFailedError
+from orchestration.cli.main import app
+from orchestration.identity.catalog import read_catalog, segment
+from orchestration.run.driver import RunFailedError
 from orchestration.store.contract import PurgedObjectError, StoreError
-from orchestration.store.git_store import GitStore
-from orchestration.takedown import take_down
-from orchestration.takedown_text import normal, sentences
+from orchestration.store.git.store import GitStore
+from orchestration.upkeep import compaction
+from orchestration.upkeep.takedown import take_down
+from orchestration.upkeep.takedown_text import normal, sentences
 from tests.histories.world import render
 from tests.orchestration.nights import Nights
 

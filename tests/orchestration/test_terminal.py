@@ -13,10 +13,11 @@ import pytest
 from rich.table import Table
 
 from assets.lineage.queries import DocumentHistory
-from orchestration import lineage_query, render
-from orchestration.progress import terminal
+from orchestration.cli import lineage_query
+from orchestration.cli.render import tables
+from orchestration.process.progress import terminal
+from orchestration.process.terminal import SafeConsole, console, emit, quoted, visible
 from orchestration.store.contract import CommitInfo
-from orchestration.terminal import SafeConsole, console, emit, quoted, visible
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ATTACKS = {
@@ -92,9 +93,9 @@ def test_bars_and_lines_show_an_address_as_it_is() -> None:
 
 def test_tables_and_lineage_show_what_a_page_says(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "http://x/[/b]\x1b[2J\x9b1m"
-    render.log([CommitInfo("0" * 40, (), hostile, {}, "2026")], more=False, as_json=False)
+    tables.log([CommitInfo("0" * 40, (), hostile, {}, "2026")], more=False, as_json=False)
     history = DocumentHistory("ab", hostile, "s", "s@1", True, "filter", hostile, None, [])
-    lineage_query._print_history(history, render.console())
+    lineage_query._print_history(history, tables.console())
     shown = capsys.readouterr().out
     assert shown.count("http://x/[/b]") == 3
     assert not {"\x1b", "\x9b"} & set(shown)
@@ -111,7 +112,7 @@ def test_json_stays_data_and_steers_nothing(attack: str, capsys: pytest.CaptureF
 
 
 def test_an_error_that_quotes_a_page_is_harmless(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "orchestration.cli", "store", "copy", f"{tmp_path}/\x1b]0;t\x07no[/b]", "x"]
+    command = [sys.executable, "-m", "orchestration.cli.main", "store", "copy", f"{tmp_path}/\x1b]0;t\x07no[/b]", "x"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 1
     assert "no[/b]" in done.stderr
@@ -120,7 +121,7 @@ def test_an_error_that_quotes_a_page_is_harmless(tmp_path: Path) -> None:
 
 def test_the_traceback_of_a_bug_is_harmless() -> None:
     program = (
-        "import orchestration.cli as c\n"
+        "import orchestration.cli.main as c\n"
         "def broken(): raise RuntimeError('page \\x1b]0;t\\x07says')\n"
         "c.app = broken\n"
         "c.main()\n"

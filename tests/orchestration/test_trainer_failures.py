@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.resources.training_failure import failure
+from orchestration.launch.training_failure import failure
 
 TORCHRUN = "E torch/distributed failed (exitcode: {code}) local_rank: {rank} (pid: 4711) of binary: python\n"
 

@@ -21,7 +21,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from orchestration.ui_guard import OriginError, UiGuard, parse_origins
+from orchestration.graph.ui_guard import OriginError, UiGuard, parse_origins
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROXY = "https://ui.example.org"
@@ -148,7 +148,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, subp
         port = probe.getsockname()[1]
     kept = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "HEADWATER_STORE", "HEADWATER_CONFIG")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.cli", "ui", "--port", str(port), "--origin", PROXY],
+        [sys.executable, "-m", "orchestration.cli.main", "ui", "--port", str(port), "--origin", PROXY],
         env=kept | {"HEADWATER_HOME": str(home)},
         cwd=REPOSITORY,
         text=True,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from assets.build import SilentProgress
-from orchestration.catalog import prefix
 from orchestration.config import load_config
-from orchestration.digest import HIDDEN
-from orchestration.publish import Publisher, publish
+from orchestration.graph.ui_metadata import main_file, materialization_metadata
+from orchestration.identity.catalog import prefix
+from orchestration.identity.digest import HIDDEN
+from orchestration.publish.publisher import Publisher, publish
 from orchestration.stages import BY_NAME
 from orchestration.store import open_store
-from orchestration.ui_metadata import main_file, materialization_metadata
 from tests.histories.building import write_config
 from tests.histories.world import render
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.catalog import read_catalog
+from orchestration.identity.catalog import read_catalog
 from orchestration.store import open_store
 from tests.end_to_end.harness import Home
 

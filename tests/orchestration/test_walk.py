@@ -6,9 +6,9 @@ from typing import Any, cast
 
 import pytest
 
-from orchestration import status
-from orchestration.catalog import Catalog
 from orchestration.config import Config
+from orchestration.identity import status
+from orchestration.identity.catalog import Catalog
 from orchestration.stages import BY_NAME, STAGES, ancestors
 
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from assets.build import SilentProgress
-from orchestration.catalog import read_catalog
 from orchestration.config import load_config
-from orchestration.driver import Driver, Options, RunFailedError, Step
-from orchestration.publish import BlockedError, Publisher, publish
+from orchestration.identity.catalog import read_catalog
+from orchestration.process.workplace import open_workplace
+from orchestration.publish.publisher import BlockedError, Publisher, publish
+from orchestration.run.driver import Driver, Options, RunFailedError, Step
 from orchestration.store import open_store
-from orchestration.workplace import open_workplace
 from tests.end_to_end.harness import CONFIG
 from tests.histories.building import write_config
 from tests.histories.world import render

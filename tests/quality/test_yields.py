@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from assets.build import SilentProgress
-from orchestration.catalog import read_catalog
 from orchestration.config import load_config
-from orchestration.publish import BlockedError, Publisher, publish
+from orchestration.identity.catalog import read_catalog
+from orchestration.publish.publisher import BlockedError, Publisher, publish
 from orchestration.store import open_store
 from quality.outcome import Evidence
 from quality.yields import ALL, YIELDS_ARE_LIKE_BEFORE, alarms

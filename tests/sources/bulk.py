@@ -10,7 +10,7 @@ from assets.build import Segment, SilentProgress
 from assets.sources.config import SourceConfig
 from assets.sources.crawl import capture_source
 from assets.sources.warc import iter_payloads
-from orchestration.digest import data_version
+from orchestration.identity.digest import data_version
 from tests.builds import segment_of
 
 NAME = "bulk"

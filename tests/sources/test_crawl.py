@@ -23,7 +23,7 @@ from assets.schemas import document_id
 from assets.sources.config import read_source
 from assets.sources.defs import raw_crawl
 from assets.sources.warc import iter_payloads, read_capture
-from orchestration.digest import data_version
+from orchestration.identity.digest import data_version
 from tests.builds import make_build, segment_of
 from tests.sources.site import Page, Site, build_site, html, serve
 

@@ -17,7 +17,7 @@ from assets.sources.config import SourceConfig
 from assets.sources.crawl import capture_source
 from assets.sources.records import bulk_url
 from orchestration.config import ConfigError
-from orchestration.data_import import new_source
+from orchestration.upkeep.data_import import new_source
 from tests.builds import segment_of
 from tests.sources.bulk import crawl, table
 

@@ -11,7 +11,7 @@ from assets.build import BuildError
 from assets.sources.defs import raw_crawl
 from assets.sources.files import resolve_root
 from assets.sources.warc import WarcFolder, iter_payloads, read_payload
-from orchestration.digest import data_version
+from orchestration.identity.digest import data_version
 from tests.builds import make_build, segment_of
 
 CRAWL = "code@20260101T000000Z"

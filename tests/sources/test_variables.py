@@ -17,7 +17,7 @@ from assets.sources.config import SourceConfig
 from assets.sources.crawl import capture_source
 from assets.sources.variables import Variables, named_place, names_again, sign_in, without_userinfo
 from orchestration.config import ConfigError, read_sources_toml, validate
-from orchestration.digest import data_version
+from orchestration.identity.digest import data_version
 from tests.builds import segment_of
 from tests.canaries import contents_of, forms_of, found_below
 from tests.sources.bulk import Crawled, crawl, table

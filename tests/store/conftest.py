@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from orchestration.store.contract import VersionedStore
-from orchestration.store.git_store import GitStore
-from orchestration.store.lakefs_settings import ENDPOINT
-from orchestration.store.lakefs_store import LakefsStore
+from orchestration.store.git.store import GitStore
+from orchestration.store.lakefs.settings import ENDPOINT
+from orchestration.store.lakefs.store import LakefsStore
 from tests.store import servers
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import boto3
 import botocore.config
 
-from orchestration.store.lakefs_settings import CACHE, ENDPOINT, KEY_ID, NAMESPACE, SECRET, LakefsSettings, Patience
-from orchestration.store.lakefs_store import LakefsStore
+from orchestration.store.lakefs.settings import CACHE, ENDPOINT, KEY_ID, NAMESPACE, SECRET, LakefsSettings, Patience
+from orchestration.store.lakefs.store import LakefsStore
 
 ROOT = Path(__file__).resolve().parents[2]
 BUCKET = "lake"

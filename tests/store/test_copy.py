@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.store import git_maintenance, open_store
+from orchestration.store import open_store
 from orchestration.store.contract import PurgedObjectError, StoreError, VersionedStore
 from orchestration.store.copy import ORIGIN, copy_store
+from orchestration.store.git import maintenance
 from tests.store import servers
 from tests.store.conftest import BACKENDS, sha256_of, tree
 
@@ -57,7 +58,7 @@ def test_a_copy_has_the_same_history_and_digests(
 ) -> None:
     source = filled(BACKENDS[here](tmp_path / "here").open())
     if here == "git":
-        monkeypatch.setattr(git_maintenance, "GRACE_S", -1.0)
+        monkeypatch.setattr(maintenance, "GRACE_S", -1.0)
         source.gc(keep_days=0)
     target = BACKENDS[there](tmp_path / "there").open()
     report = copy_store(source, target)  # type: ignore[arg-type]
@@ -114,7 +115,7 @@ def test_the_command_copies_to_lakefs_and_back(tmp_path: Path) -> None:
     away = f"lakefs://{servers.repository_of(tmp_path)}"
 
     def headwater(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "orchestration.cli", "store", "copy", *arguments]
+        command = [sys.executable, "-m", "orchestration.cli.main", "store", "copy", *arguments]
         return subprocess.run(command, cwd=servers.ROOT, env=environ, capture_output=True, text=True)
 
     there = headwater(str(tmp_path / "here" / "store.git"), away)

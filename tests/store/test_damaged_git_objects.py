@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.store import git_maintenance, verify_store
+from orchestration.store import verify_store
 from orchestration.store.contract import CorruptObjectError, DamagedIndexError, PurgedObjectError
-from orchestration.store.git_store import GitStore
+from orchestration.store.git import maintenance
+from orchestration.store.git.store import GitStore
 from tests.end_to_end.harness import REPOSITORY
 from tests.store.conftest import damage, tree
 
@@ -137,7 +138,7 @@ def test_verify_of_one_ref_tells_only_of_what_that_ref_holds(place: Path) -> Non
 
 
 def test_verify_reads_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestration.store.git_objects.LOOSE_LIMIT", 0)
+    monkeypatch.setattr("orchestration.store.git.objects.LOOSE_LIMIT", 0)
     GitStore.at(tmp_path / "store.git").commit("main", FILES, message="base")
     packs = sorted((tmp_path / "store.git/objects/pack").glob("*.pack"))
     content = bytearray(packs[-1].read_bytes())
@@ -161,7 +162,7 @@ def test_an_emptied_record_of_a_takedown_still_bans_and_is_told(place: Path) -> 
 
 @pytest.mark.parametrize("name", ["refs/tags/run/pages", "refs/heads/side", "packed-refs"])
 def test_gc_refuses_while_a_ref_cannot_be_read(place: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setattr(git_maintenance, "GRACE_S", -1.0)
+    monkeypatch.setattr(maintenance, "GRACE_S", -1.0)
     store = GitStore.at(place)
     store.tag("run/pages", "main", "what a run was planned on")
     store.create_branch("side")
@@ -187,7 +188,7 @@ def test_gc_refuses_while_a_commit_that_may_be_young_cannot_be_read(place: Path)
 def test_a_disk_that_reports_an_error_is_not_told_as_damage(place: Path, kind: str) -> None:
     path = object_file(place, object_ids(place)[kind])
     program = (
-        "import sys; from pathlib import Path; from orchestration.store.git_store import GitStore\n"
+        "import sys; from pathlib import Path; from orchestration.store.git.store import GitStore\n"
         "from tests.store.conftest import tree\n"
         "try: tree(GitStore.at(Path(sys.argv[1])))\n"
         "except Exception as error: print(error)"

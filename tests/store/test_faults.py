@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
-from orchestration.store import durable, git_ref_files, git_refs
+from orchestration.store import durable
 from orchestration.store.contract import StoreUnavailableError
-from orchestration.store.git_store import GitStore
+from orchestration.store.git import ref_files
+from orchestration.store.git import refs as git_refs
+from orchestration.store.git.store import GitStore
 from tests.campaigns.store_faults import Fault, inject
 from tests.store.conftest import tree
 
@@ -85,8 +87,8 @@ def test_any_failing_disk_call_of_a_commit(
 
 def test_any_failing_disk_call_of_a_commit_of_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = GitStore.at(tmp_path / "store.git")
-    monkeypatch.setattr("orchestration.store.lfs_objects.BATCH_FILES", 3)
-    monkeypatch.setattr("orchestration.store.git_objects.LOOSE_LIMIT", 3)
+    monkeypatch.setattr("orchestration.store.git.lfs_objects.BATCH_FILES", 3)
+    monkeypatch.setattr("orchestration.store.git.objects.LOOSE_LIMIT", 3)
     faults = Faults(monkeypatch)
 
     def commit(step: int) -> None:
@@ -125,8 +127,8 @@ def test_a_failing_purge_or_gc_can_be_repeated(tmp_path: Path, monkeypatch: pyte
 def test_nothing_is_named_before_it_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
     """The order: sync, rename, sync the folder, move the branch. What a power loss leaves: test_power_loss.py."""
     store = GitStore.at(tmp_path / "store.git")
-    monkeypatch.setattr("orchestration.store.lfs_objects.BATCH_FILES", limit)
-    monkeypatch.setattr("orchestration.store.git_objects.LOOSE_LIMIT", limit)
+    monkeypatch.setattr("orchestration.store.git.lfs_objects.BATCH_FILES", limit)
+    monkeypatch.setattr("orchestration.store.git.objects.LOOSE_LIMIT", limit)
     unsynced: set[str] = set()
     renames = 0
     real_open, real_fsync, real_rename = os.open, os.fsync, os.rename
@@ -174,7 +176,7 @@ def test_a_ref_that_moved_although_its_sync_failed_is_not_reported_as_unchanged(
 ) -> None:
     store = GitStore.at(tmp_path / "store.git")
     with monkeypatch.context() as patch:
-        patch.setattr(git_ref_files.durable, "sync_folders", lambda _: os.close(9999))
+        patch.setattr(ref_files.durable, "sync_folders", lambda _: os.close(9999))
         for action in (lambda: store.create_branch("b"), lambda: store.delete_branch("b")):
             with pytest.raises(StoreUnavailableError, match="refs/heads/b: changed, but the disk did not confirm"):
                 action()

@@ -9,10 +9,10 @@ from pathlib import Path
 import pygit2
 import pytest
 
-from orchestration.store import git_packing
 from orchestration.store.contract import StoreError
-from orchestration.store.git_packing import PACK_FROM, loose_objects
-from orchestration.store.git_store import GitStore
+from orchestration.store.git import packing
+from orchestration.store.git.packing import PACK_FROM, loose_objects
+from orchestration.store.git.store import GitStore
 from tests.store.conftest import tree
 
 NIGHTS = 40
@@ -79,7 +79,7 @@ def test_a_damaged_object_is_not_hidden_in_a_pack(store: GitStore, harm: bytes |
     first.chmod(0o600)
     first.write_bytes(second.read_bytes() if harm is None else harm)
     count = len(loose(store))
-    assert git_packing.pack_loose(store.git) == count - 1
+    assert packing.pack_loose(store.git) == count - 1
     assert list(loose(store).values()) == [first]
 
 
@@ -97,7 +97,7 @@ def test_a_full_disk_in_the_middle_loses_nothing(store: GitStore, monkeypatch: p
     assert len(loose(store)) == count
     assert {commit.id: tree(store, commit.id) for commit in GitStore.at(store.folder).log()} == before
     # killed between the pack and the end of the deletions: the next gc packs the rest
-    monkeypatch.setattr(git_packing, "PACK_BYTES", 1)
+    monkeypatch.setattr(packing, "PACK_BYTES", 1)
     left = list(loose(store).values())
     calls = []
     real = Path.unlink

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.store import git_maintenance, s3_objects
 from orchestration.store.contract import (
     CorruptObjectError,
     PathNotFoundError,
@@ -17,13 +16,15 @@ from orchestration.store.contract import (
     StoreError,
     VersionedStore,
 )
+from orchestration.store.git import maintenance
+from orchestration.store.lakefs import s3_objects
 from tests.store.conftest import Backend, damage, sha256_of, tree
 
 
 @pytest.fixture
 def no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let gc treat objects of this very second as old."""
-    monkeypatch.setattr(git_maintenance, "GRACE_S", -1.0)
+    monkeypatch.setattr(maintenance, "GRACE_S", -1.0)
     monkeypatch.setattr(s3_objects, "GRACE_S", -1.0)
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from orchestration.store import s3_objects
 from orchestration.store.contract import CorruptObjectError, StoreError, StoreUnavailableError
-from orchestration.store.lakefs_settings import LakefsSettings, Patience
-from orchestration.store.lakefs_store import LakefsStore
-from orchestration.store.retrying import TransientError
-from orchestration.store.s3_bucket import translated
-from orchestration.store.s3_objects import digest
+from orchestration.store.lakefs import s3_objects
+from orchestration.store.lakefs.retrying import TransientError
+from orchestration.store.lakefs.s3_bucket import translated
+from orchestration.store.lakefs.s3_objects import digest
+from orchestration.store.lakefs.settings import LakefsSettings, Patience
+from orchestration.store.lakefs.store import LakefsStore
 from tests.campaigns.lakefs_faults import IMPATIENT, Proxies, build, examine, inject, prepare, proxies
 from tests.store import servers
 from tests.store.conftest import tree

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.store import s3_objects
 from orchestration.store.contract import PurgedObjectError, StoreUnavailableError
-from orchestration.store.lakefs_names import TRANSIT, decode, encode
-from orchestration.store.lakefs_settings import Patience, objects_area
-from orchestration.store.lakefs_store import LakefsStore
-from orchestration.store.retrying import TransientError, persist, retry_after_s
+from orchestration.store.lakefs import s3_objects
+from orchestration.store.lakefs.names import TRANSIT, decode, encode
+from orchestration.store.lakefs.retrying import TransientError, persist, retry_after_s
+from orchestration.store.lakefs.settings import Patience, objects_area
+from orchestration.store.lakefs.store import LakefsStore
 from tests.store import servers
 from tests.store.conftest import tree
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestration.store.contract import PurgedObjectError, StoreError
-from orchestration.store.git_store import GitStore
+from orchestration.store.git.store import GitStore
 from tests.store.lossy_disk import Call, LossyDisk, by_chance, only_synced, python, record, write_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +26,7 @@ CHILD = """
 import os, sys
 from pathlib import Path
 from orchestration.store import durable, git_maintenance, git_objects, lfs_objects
-from orchestration.store.git_store import GitStore
+from orchestration.store.git.store import GitStore
 
 folder, sabotage = Path(sys.argv[1]), sys.argv[2]
 if sabotage == "files":

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from orchestration.store import git_ref_files, git_refs
 from orchestration.store.contract import LostRaceError, VersionedStore
+from orchestration.store.git import ref_files, refs
 from tests.store.conftest import BACKENDS, Backend, tree
 
 pytestmark = pytest.mark.slow
@@ -126,7 +126,7 @@ def _killed_at(step: int, action: Callable[[], object]) -> bool:
                 setattr(os, name, counting(getattr(os, name)))
             for name in ("send", "sendall"):  # a backend on a server changes that server's disk, by requests
                 setattr(socket.socket, name, counting(getattr(socket.socket, name)))
-            git_refs.GitRefs.move = counting(git_refs.GitRefs.move)  # type: ignore[method-assign]
+            refs.GitRefs.move = counting(refs.GitRefs.move)  # type: ignore[method-assign]
             action()
         finally:
             os._exit(0)
@@ -197,7 +197,7 @@ def test_a_ref_lock_left_by_a_killed_process_is_cleared(tmp_path: Path, monkeypa
     store = backend.open()
     lock = tmp_path / "store.git" / "refs" / "heads" / "main.lock"
     lock.write_text("")
-    monkeypatch.setattr(git_ref_files, "STALE_LOCK_S", 0.2)
+    monkeypatch.setattr(ref_files, "STALE_LOCK_S", 0.2)
     started = time.monotonic()
     store.commit("main", {"a": b"1"}, message="x")
     assert 0.1 < time.monotonic() - started < 5
@@ -207,7 +207,7 @@ def test_a_ref_lock_left_by_a_killed_process_is_cleared(tmp_path: Path, monkeypa
 def test_a_lock_dated_in_the_future_is_cleared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = BACKENDS["git"](tmp_path).open()
     store.create_branch("gone")
-    monkeypatch.setattr(git_ref_files, "STALE_LOCK_S", 0.2)
+    monkeypatch.setattr(ref_files, "STALE_LOCK_S", 0.2)
     for name, action in (
         ("main", lambda: store.commit("main", {"a": b"1"}, message="x")),
         ("gone", lambda: store.delete_branch("gone")),

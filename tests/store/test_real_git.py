@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.store.git_store import GitStore
+from orchestration.store.git.store import GitStore
 from tests.store.conftest import tree
 
 Git = Callable[..., str]

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestration.cli import app
+from orchestration.cli.main import app
 from orchestration.store import verify_store
 from orchestration.store.contract import MAIN, StoreError
-from orchestration.store.git_repair import repair
-from orchestration.store.git_store import GitStore
+from orchestration.store.git.repair import repair
+from orchestration.store.git.store import GitStore
 from tests.store.conftest import damage
 
 SIDE = "staged_on"
@@ -184,7 +184,7 @@ def test_a_damaged_copy_is_not_trusted(place: Path) -> None:
 
 def test_a_damaged_pack_is_emptied_into_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "store.git"
-    monkeypatch.setattr("orchestration.store.git_objects.LOOSE_LIMIT", 0)
+    monkeypatch.setattr("orchestration.store.git.objects.LOOSE_LIMIT", 0)
     for number in range(3):
         publish(GitStore.at(folder), number)
     before, source = state(folder), backup(folder)

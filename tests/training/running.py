@@ -11,8 +11,8 @@ import psutil
 import pytest
 
 from assets.build import SilentProgress
-from orchestration.resources import program
-from orchestration.resources.trainer import LocalTrainer
+from orchestration.launch import program
+from orchestration.launch.trainer import LocalTrainer
 from tests.training.tiny import write_request
 
 EXACT = ("step", "loss", "gradient_norm", "learning_rate", "tokens_seen", "channel_loss")

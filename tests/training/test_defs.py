@@ -14,8 +14,8 @@ from assets.build import Build, BuildError, Segment, StageReport
 from assets.schemas import CORPUS
 from assets.tables import write_table
 from assets.training.defs import base_checkpoints, compute_plan, loss_incidents
-from orchestration.digest import data_version
-from orchestration.resources.trainer import LocalTrainer, PipesTrainer
+from orchestration.identity.digest import data_version
+from orchestration.launch.trainer import LocalTrainer, PipesTrainer
 from quality.asset_checks import run_checks
 from quality.outcome import Evidence
 from tests.builds import make_build, segment_of

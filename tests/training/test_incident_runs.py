@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from assets.build import BuildError, SilentProgress
-from orchestration.resources import program
-from orchestration.resources.trainer import LocalTrainer
+from orchestration.launch import program
+from orchestration.launch.trainer import LocalTrainer
 from tests.training import planted
 from tests.training.running import exact, ranks_of, wait_until, weights
 from tests.training.tiny import write_request
@@ -64,7 +64,7 @@ def test_garbage_is_traced_to_its_documents_quarantined_and_passed(recovered: tu
 
 START = (
     "import sys; from pathlib import Path; from assets.build import SilentProgress\n"
-    "from orchestration.resources.trainer import LocalTrainer\n"
+    "from orchestration.launch.trainer import LocalTrainer\n"
     "LocalTrainer().run(Path(sys.argv[1]), Path(sys.argv[1]).parent, SilentProgress())"
 )
 

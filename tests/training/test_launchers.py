@@ -16,12 +16,13 @@ from kubeflow.training import models
 
 from assets.build import BuildError, SilentProgress
 from orchestration.config import ConfigError, validate
-from orchestration.resources import kubernetes_training, program, watch
-from orchestration.resources.kubernetes_training import job_name, pytorch_job
-from orchestration.resources.slurm_training import sbatch_script
-from orchestration.resources.trainer import LocalTrainer, launch
-from orchestration.resources.training_failure import StopWithoutProgress, WorkerLostError, failure
-from orchestration.resources.training_place import KubernetesTraining, SlurmTraining, TrainingPlace
+from orchestration.launch import kubernetes as kubernetes_training
+from orchestration.launch import program, watch
+from orchestration.launch.kubernetes import job_name, pytorch_job
+from orchestration.launch.slurm import sbatch_script
+from orchestration.launch.trainer import LocalTrainer, launch
+from orchestration.launch.training_failure import StopWithoutProgress, WorkerLostError, failure
+from orchestration.training_place import KubernetesTraining, SlurmTraining, TrainingPlace
 from tests.campaigns.slurm import SlurmUnavailableError, slurm
 from tests.training.running import STOPPING, exact, weights
 from tests.training.tiny import tiny_request, write_request

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from assets.build import BuildError
-from orchestration.resources import watch
+from orchestration.launch import watch
 from tests.training.running import exact, ranks_of, train, wait_until, weights
 from tests.training.tiny import tiny_request
 from training.checkpoint_files import beside

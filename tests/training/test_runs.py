@@ -183,8 +183,8 @@ def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signa
     code = (
         "import signal, sys; from pathlib import Path; from assets.build import SilentProgress\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it\n"
-        "from orchestration.resources import program\n"
-        "from orchestration.resources.trainer import LocalTrainer\n"
+        "from orchestration.launch import program\n"
+        "from orchestration.launch.trainer import LocalTrainer\n"
         f"program.PROGRAM = {STOPPING!r}\n"
         "LocalTrainer().run(Path(sys.argv[1]), Path(sys.argv[1]).parent, SilentProgress())"
     )

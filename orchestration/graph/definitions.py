@@ -1,0 +1,221 @@
+"""The Dagster graph, generated from orchestration/stages.py: assets, checks, jobs, schedules, sensors.
+
+No `from __future__ import annotations` here: Dagster looks at the type of `context` itself.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.build import BuildError
+from orchestration.config import ConfigError, Profile
+from orchestration.graph.alert_sensor import build_alert_sensors
+from orchestration.graph.in_progress import JOBS
+from orchestration.graph.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
+from orchestration.graph.schedules import build_schedules
+from orchestration.graph.sensors import build_sensors
+from orchestration.graph.ui_metadata import latest_pictures, materialization_metadata
+from orchestration.identity.catalog import CatalogError, read_catalog
+from orchestration.identity.code_version import code_version
+from orchestration.identity.equivalences import canonical_code
+from orchestration.identity.key_order import KeyOrderError
+from orchestration.process.asset_lock import AlreadyRunningError
+from orchestration.process.machine_errors import machine_trouble
+from orchestration.process.offline import apply_offline_defaults
+from orchestration.process.progress import progress_for
+from orchestration.process.workplace import open_workplace
+from orchestration.publish.evidence import ACCEPT_YIELD_TAG
+from orchestration.publish.publisher import (
+    ALLOW_STALE_TAG,
+    FORCE_TAG,
+    BlockedError,
+    Publication,
+    PublishedOnceError,
+    Publisher,
+    StaleInputError,
+)
+from orchestration.publish.staged import NotWhatWasCheckedError
+from orchestration.stages import GROUPS, STAGES, Stage
+from orchestration.store.contract import StoreError
+from quality.asset_checks import NamedOutcome, check_specs
+
+PARTITIONS = {
+    "crawl": dg.DynamicPartitionsDefinition(name="crawl"),
+    "run": dg.DynamicPartitionsDefinition(name="run"),
+}
+OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
+EXPECTED_ERRORS = (
+    *(BuildError, CatalogError, ConfigError, KeyOrderError, StoreError),
+    *(StaleInputError, AlreadyRunningError, BlockedError, NotWhatWasCheckedError, PublishedOnceError),
+)
+
+
+def group_label(group: str) -> str:
+    """Dagster sorts groups by name: the number keeps them in stage order."""
+    return f"{GROUPS.index(group) + 1}_{group}"
+
+
+def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
+    """One row of stages.py as a Dagster asset with its checks; `pictures` end its description."""
+    upstream = {edge.upstream: edge for edge in stage.inputs if edge.kind != "previous"}
+    reads = ", ".join(f"{e.upstream} ({e.kind})" for e in stage.inputs) or "the world"
+    modules = ", ".join(f"`{m.replace('.', '/')}.py`" for m in stage.modules)
+
+    @dg.asset(
+        name=stage.name,
+        group_name=group_label(stage.group),
+        deps=sorted(upstream),
+        partitions_def=PARTITIONS[stage.partition] if stage.partition else None,
+        description=f"{stage.sentence}\n\nReads: {reads}.\n\nCode: {modules}.\n\n{pictures}".strip(),
+        kinds=set(stage.kinds),
+        owners=[OWNERS.get(stage.group, "team:modelling")],
+        tags={"stage": f"{STAGES.index(stage) + 1:02d}"},
+        code_version=canonical_code(stage, code_version(stage).digest),
+        pool=f"headwater_{stage.name}",
+        check_specs=[
+            dg.AssetCheckSpec(name=c.name, asset=stage.name, description=c.description, blocking=c.blocking)
+            for c in check_specs(stage.name)
+        ],
+        output_required=False,
+    )
+    def _asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        yield from materialise(context, stage)
+
+    return _asset
+
+
+def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any]:
+    """Stage the data, yield the verdicts, merge, yield the materialisation; or fail saying why."""
+    partition = context.partition_key if context.has_partition_key else None
+    workplace = open_workplace()
+    label = f"{stage.name}[{partition}]" if partition else stage.name
+    progress = progress_for(label, context.log)
+    try:
+        publisher = Publisher(
+            store=workplace.store,
+            config=workplace.config,
+            home=workplace.home,
+            progress=progress,
+            trainer=_trainer(context, stage, workplace.config.profile),
+            allow_stale=context.run.tags.get(ALLOW_STALE_TAG) == "true",
+            force=context.run.tags.get(FORCE_TAG) == "true",
+            accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
+        )
+        with publisher.publishing(stage, partition) as result:
+            yield from (_check_result(check, stage) for check in result.checks)
+            publication = result if isinstance(result, Publication) else publisher.merge(result)
+    except (StaleInputError, AlreadyRunningError) as error:
+        if ASKED_TAG not in context.run.tags:
+            raise dg.Failure(description=str(error), metadata=_kind(error)) from error
+        # What a sensor found fit changed since: its next tick decides anew, and nothing went wrong.
+        context.log.info(f"{label} is left to the next tick: {error}")
+        yield from _no_verdicts(stage)
+        return
+    except EXPECTED_ERRORS as error:
+        if type(error).__name__ in VERDICTS:
+            context.instance.add_run_tags(context.run.run_id, {VERDICT_TAG: type(error).__name__})
+        raise dg.Failure(description=_description(error, workplace.home), metadata=_kind(error)) from error
+    except Exception as error:
+        trouble = machine_trouble(error, workplace.home)
+        if trouble is None:
+            raise
+        raise dg.Failure(description=trouble, metadata=_kind(error)) from error
+    if publication.already_done:
+        context.log.info(f"{label} is on main already with this fingerprint; nothing was rebuilt.")
+    progress.finish(last_word(publication))
+    yield dg.MaterializeResult(
+        asset_key=stage.name,
+        data_version=dg.DataVersion(publication.manifest["version"]),
+        metadata=materialization_metadata(publication, workplace.store),
+    )
+
+
+def _no_verdicts(stage: Stage) -> Iterator[dg.Output[None]]:
+    """The outputs of the checks without a verdict: Dagster wants them even where nothing was built."""
+    for check in check_specs(stage.name):
+        yield dg.Output(None, output_name=f"{stage.name}_{check.name}")
+
+
+def _description(error: Exception, home: Path) -> str:
+    """A stage's own message; where that only quotes the machine's (the training program's traceback), our own."""
+    quoted = machine_trouble(error, home) if isinstance(error, BuildError) else None
+    return quoted or str(error)
+
+
+def _kind(error: Exception) -> dict[str, str]:
+    return {"error": type(error).__name__}
+
+
+def last_word(publication: Publication) -> str:
+    """What a finished build says in one line."""
+    report = publication.report
+    if report.documents_in is not None:
+        return f"{report.documents_kept:,} of {report.documents_in:,} documents"
+    if report.tokens_out is not None:
+        return f"{report.tokens_out:,} tokens"
+    rows = sum(publication.manifest["rows"].values())
+    return f"{rows:,} rows" if rows else f"{len(publication.manifest['files'])} files"
+
+
+def _trainer(context: dg.AssetExecutionContext, stage: Stage, profile: Profile) -> Any:
+    if stage.name != "base_checkpoints":
+        return None
+    from orchestration.launch.trainer import PipesTrainer
+
+    return PipesTrainer(context, observe_every_steps=profile.observe_every_steps, place=profile.training)
+
+
+def _check_result(check: NamedOutcome, stage: Stage) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        passed=check.outcome.passed,
+        asset_key=stage.name,
+        check_name=check.name,
+        severity=dg.AssetCheckSeverity.ERROR if check.blocking else dg.AssetCheckSeverity.WARN,
+        description=check.outcome.description,
+        metadata={key: value for key, value in check.outcome.metadata.items() if value is not None},
+    )
+
+
+def build_jobs() -> dict[str, Any]:
+    """The four jobs: one crawl, the global stages, one training run, the lineage."""
+    return {
+        name: dg.define_asset_job(
+            name,
+            selection=dg.AssetSelection.assets(*assets),
+            executor_def=dg.in_process_executor,
+            description=f"Materialises {', '.join(assets)}.",
+        )
+        for name, assets in JOBS.items()
+    }
+
+
+def published_pictures() -> dict[str, str]:
+    """Plots of what is published, for the descriptions; "Reload definitions" in the UI brings newer ones."""
+    workplace = open_workplace()
+    if "://" not in workplace.store_place and not Path(workplace.store_place).exists():
+        return {}
+    try:
+        catalog = read_catalog(workplace.store)
+        return {stage.name: latest_pictures(stage.name, workplace.store, catalog) for stage in STAGES}
+    except (StoreError, CatalogError) as error:
+        return {stage.name: f"No pictures: {error}" for stage in STAGES}
+
+
+def build_definitions() -> dg.Definitions:
+    """The whole graph. Loads neither torch nor datatrove."""
+    apply_offline_defaults(os.environ)
+    jobs = build_jobs()
+    pictures = published_pictures()
+    return dg.Definitions(
+        assets=[build_asset(stage, pictures.get(stage.name, "")) for stage in STAGES],
+        jobs=list(jobs.values()),
+        schedules=build_schedules(jobs),
+        sensors=[*build_sensors(jobs), *build_alert_sensors()],
+        executor=dg.in_process_executor,
+    )
+
+
+defs = build_definitions()

@@ -1,0 +1,120 @@
+"""Packs of the Git store: whether one is whole, and what can be saved of one that is not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pygit2
+
+from orchestration.store import durable
+from orchestration.store.contract import Damage
+from orchestration.store.git.objects import write_pack
+
+_KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
+_TRAILER = 20
+
+
+def pack_damage(objects: Path) -> list[Damage]:
+    """Packs whose bytes, or whose index's, do not have the checksum they end in."""
+    found = []
+    for pack in sorted((objects / "pack").glob("*.pack")):
+        index = pack.with_suffix(".idx")
+        if not index.exists():
+            continue  # a pack is seen only with its index; Git leaves such ones after a kill
+        if not (_is_whole(pack) and _is_whole(index) and _belong_together(pack, index)):
+            found.append(Damage(f"objects/pack/{pack.name}", "altered", (), (), "pack"))
+    return found
+
+
+def _is_whole(path: Path) -> bool:
+    size = path.stat().st_size
+    if size < 2 * _TRAILER:
+        return False
+    digest = hashlib.sha1()
+    with path.open("rb") as file:
+        left = size - _TRAILER
+        while chunk := file.read(min(1 << 20, left)):
+            digest.update(chunk)
+            left -= len(chunk)
+        return file.read() == digest.digest()
+
+
+def _belong_together(pack: Path, index: Path) -> bool:
+    return index.read_bytes()[-2 * _TRAILER : -_TRAILER] == pack.read_bytes()[-_TRAILER:]
+
+
+def indexed_ids(index: Path) -> list[str]:
+    """Object ids that a pack's index names; empty where it cannot be read."""
+    data = index.read_bytes()
+    if data[:8] != b"\xfftOc\0\0\0\x02" or len(data) < 8 + 1024:
+        return []
+    count = struct.unpack(">I", data[8 + 1020 : 8 + 1024])[0]
+    start = 8 + 1024
+    if len(data) < start + 20 * count:
+        return []
+    return [data[at : at + 20].hex() for at in range(start, start + 20 * count, 20)]
+
+
+def scan_pack(pack: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Id, kind and data of whole objects, one after the other from the front, up to the first that is damaged.
+
+    For a pack without a usable index. Objects that Git keeps as a difference to another one are passed over.
+    """
+    data = pack.read_bytes()
+    at, count = 12, struct.unpack(">I", data[8:12])[0] if data[:4] == b"PACK" and len(data) >= 12 else 0
+    for _ in range(count):
+        if at >= len(data):
+            return
+        kind = (data[at] >> 4) & 7
+        while data[at] & 0x80:
+            at += 1
+        at += 1
+        if kind == 7:
+            at += 20
+        elif kind == 6:
+            while data[at] & 0x80:
+                at += 1
+            at += 1
+        unpacker = zlib.decompressobj()
+        try:
+            content = unpacker.decompress(data[at:])
+        except zlib.error:
+            return
+        at = len(data) - len(unpacker.unused_data)
+        if name := _KINDS.get(kind):
+            yield object_id(name, content), name, content
+
+
+def salvage_packs(objects: Path, aside: Path) -> list[str]:
+    """Put what can be read of damaged packs into new ones, and the damaged ones aside; what was done, a line each."""
+    done = []
+    for damage in pack_damage(objects):
+        pack = objects.parent / damage.sha256
+        saved = {oid: (kind, data) for oid, kind, data in scan_pack(pack)}
+        repository = pygit2.Repository(str(objects.parent))
+        ids = indexed_ids(pack.with_suffix(".idx"))
+        for oid in ids:
+            with suppress(pygit2.GitError, KeyError, ValueError, OSError):
+                number, data = repository.odb.read(oid)
+                saved[oid] = (_KINDS[int(number)], data)
+        del repository
+        durable.make_folder(aside)
+        for path in pack.parent.glob(f"{pack.stem}.*"):
+            os.rename(path, aside / path.name)
+        durable.sync_folders([pack.parent, aside])
+        if saved:
+            write_pack(objects / "pack", saved)
+        of = f" of {len(ids)}" if ids else ""
+        done.append(f"{damage.sha256}: {len(saved)}{of} objects saved; the damaged pack is in headwater/set-aside")
+    return done
+
+
+def object_id(kind: str, data: bytes) -> str:
+    """The id Git gives an object."""
+    return hashlib.sha1(b"%b %d\0" % (kind.encode(), len(data)) + data).hexdigest()
