@@ -185,7 +185,7 @@ class TrainerLauncher(Protocol):
 
 
 class PipelineExecutor(Protocol):
-    """Runs the tasks of a datatrove pipeline somewhere; implemented by assets/documents/executors.py and its neighbours.
+    """Runs the tasks of a datatrove pipeline somewhere; implemented by assets/executors/local.py and its neighbours.
 
     `run` returns when every task is complete; it raises BuildError that says which one is not and why otherwise.
     """

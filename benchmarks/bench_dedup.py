@@ -64,7 +64,7 @@ def clusters(source: Path, state: dict[str, Path], removed: list[str], output: P
     """Sign the documents of a JSONL file and bring the clusters up to date, as the graph does; imports do not count."""
     import scipy.sparse.csgraph  # noqa: F401
 
-    from assets.dedup.incremental import update_clusters
+    from assets.dedup.clustering.engine import update_clusters
     from assets.dedup.recipe import DedupRecipe
     from assets.dedup.signatures import SignatureRecipe, sign, signature_batches
     from assets.dedup.standalone import read_jsonl

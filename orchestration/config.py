@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from assets.documents.placement import ExecutorName, RayOptions, SlurmOptions
+from assets.executors.placement import ExecutorName, RayOptions, SlurmOptions
 from assets.sources.variables import PLACES, VARIABLE, named_place, without_userinfo
 from orchestration.stages import BY_NAME, GROUPS, Stage
 from orchestration.training_place import TrainingPlace
 
 if TYPE_CHECKING:
-    from assets.training.request import ModelRecipe
+    from assets.training.run_request import ModelRecipe
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CURATION = "curation"

@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import pytest
 
 from assets.machine_faults import MACHINE_ERRNOS, machine_fault, raise_machine_fault
-from assets.sources.archives import tar_members, zip_members
-from assets.sources.decompression import InputError, unpacked
+from assets.sources.streams.archives import tar_members, zip_members
+from assets.sources.streams.decompression import InputError, unpacked
 from orchestration.process.machine_errors import machine_trouble
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"

@@ -28,7 +28,7 @@ SIGMA_PER_MAD = 1.4826
 
 
 class BandLimits(BaseModel):
-    """Limits of the bands; the meaning of each is in the recipe (assets/training/incidents.py), which fills them."""
+    """Limits of the bands; the meaning of each is in the recipe (assets/training/incident_tables.py), which fills them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,6 +1,6 @@
 """Loss on held-out documents while training runs: the same documents every time, per channel.
 
-The sample is an order of its own (assets/training/heldout.py packs it, each channel in sequences of its own), scored with
+The sample is an order of its own (assets/training/heldout_order.py packs it, each channel in sequences of its own), scored with
 forward passes through the layout of the run.
 """
 

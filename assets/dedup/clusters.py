@@ -20,8 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from assets.dedup.ids import IdKind
-from assets.dedup.incremental import update_clusters
+from assets.dedup.clustering.engine import update_clusters
+from assets.dedup.clustering.ids import IdKind
 from assets.dedup.recipe import DedupRecipe
 from assets.dedup.signatures import SignatureReader
 

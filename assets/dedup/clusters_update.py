@@ -12,11 +12,11 @@ import pyarrow.compute as pc
 
 from assets.build import Build, Segment
 from assets.dedup.audit import audit_clusters
+from assets.dedup.clustering.engine import ClusterUpdate, update_clusters
+from assets.dedup.clustering.state import state_is_compatible
 from assets.dedup.corpus import count
-from assets.dedup.incremental import ClusterUpdate, update_clusters
 from assets.dedup.live import LIVE_COLUMNS, live_kept, newest_deltas, read_live, signature_reader
 from assets.dedup.recipe import DedupRecipe
-from assets.dedup.state import state_is_compatible
 from assets.dedup.updates import live_update, rows_by_crawl
 from assets.schemas import FILTERED
 

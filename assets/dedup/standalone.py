@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from assets.build import BuildError, Progress, SilentProgress
-from assets.dedup.incremental import update_clusters
+from assets.dedup.clustering.engine import update_clusters
 from assets.dedup.recipe import DedupRecipe
 from assets.dedup.signatures import SignatureReader, SignatureRecipe, signature_batches
 from assets.delta_table import Changes

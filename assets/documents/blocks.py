@@ -15,7 +15,7 @@ from datatrove.pipeline.extractors.base import ExtractorSandbox
 from assets.build import Segment
 from assets.documents.engine import write_part
 from assets.documents.extraction import Extracted, Extraction, extract
-from assets.documents.formats import Declared, format_of
+from assets.documents.formats.media_types import Declared, format_of
 from assets.documents.report import excerpt
 from assets.documents.sandbox import MEMORY_BYTES, Died, Hung, Spent, alone
 from assets.machine_faults import machine_fault

@@ -34,7 +34,7 @@ def run_pipeline(
     Without an executor, on `workers` processes of this machine. `scratch` belongs to one fingerprint, so
     completion markers found there are of this very pipeline.
     """
-    from assets.documents.executors import LocalProcesses
+    from assets.executors.local import LocalProcesses
 
     parts.mkdir(parents=True, exist_ok=True)
     if tasks:

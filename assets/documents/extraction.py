@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from assets.documents.charset import decode, looks_binary
-from assets.documents.formats import BINARY, MARKUP, Declared, Format, format_of, read_binary
-from assets.documents.main_content import main_content
-from assets.documents.unreadable import UnreadableError
+from assets.documents.formats.charset import decode, looks_binary
+from assets.documents.formats.main_content import main_content
+from assets.documents.formats.media_types import BINARY, MARKUP, Declared, Format, format_of, read_binary
+from assets.documents.formats.unreadable import UnreadableError
 
 REASONS = (
     "too_large",

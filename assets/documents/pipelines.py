@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.documents.extraction import Extraction
-from assets.documents.formats import Declared
+from assets.documents.formats.media_types import Declared
 from assets.documents.heuristics import LanguageChoice, code_rules, length_rules, quality_rules, repetition_rules
 from assets.documents.recipe import Filters
 

@@ -26,7 +26,7 @@ from datatrove.pipeline.base import PipelineStep
 from assets.build import BuildError, PipelineExecutor, Progress, SilentProgress
 from assets.documents.engine import merged_rows, run_pipeline
 from assets.documents.extraction import Extraction
-from assets.documents.formats import Declared
+from assets.documents.formats.media_types import Declared
 from assets.documents.pipelines import extraction_pipeline, filtering_pipeline
 from assets.documents.recipe import Filters
 from assets.machine_faults import raise_machine_fault
@@ -193,10 +193,10 @@ def _records(path: Path, max_bytes: int, skipped: Counter[str]) -> Iterator[tupl
 
     A file that is cut off or damaged is an error here: nobody looks at a command's output as at a crawl's.
     """
+    from assets.sources.bulk.warc_import import member_record
     from assets.sources.bulk_config import WarcSource
-    from assets.sources.decompression import InputError
-    from assets.sources.warc_import import member_record
-    from assets.sources.warc_members import open_members
+    from assets.sources.streams.decompression import InputError
+    from assets.sources.streams.warc_members import open_members
 
     keys = {"kind": "warc", "licence": "-", "domain": "stage", "paths": [str(path)], "max_bytes_per_record": max_bytes}
     source = WarcSource.model_validate(keys)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 import assets
 from assets.build import BuildError, Progress, Segment
-from assets.sources.bulk import capture_bulk
+from assets.sources.bulk.readers import capture_bulk
 from assets.sources.bulk_config import BulkSource
 from assets.sources.config import AnySource, FilesSource, WebSource, write_source
 from assets.sources.files import capture_files
@@ -71,7 +71,7 @@ def _crawl_site(
     last: dict[str, Any] = {}
     with log.open("wb") as stderr:
         child = subprocess.Popen(
-            [sys.executable, "-m", "assets.sources.spider", "--job", str(job)],
+            [sys.executable, "-m", "assets.sources.web.spider", "--job", str(job)],
             stdout=subprocess.PIPE,
             stderr=stderr,
             env=environment,

@@ -13,8 +13,8 @@ from assets.build import BuildError, Sample, Segment, StageReport
 from assets.plots import grouped_bars, histogram
 from assets.sources.config import AnySource, WebSource
 from assets.sources.delta import DeltaPolicy, is_complete
-from assets.sources.scope import canonical_url
 from assets.sources.warc import read_capture
+from assets.sources.web.scope import canonical_url
 
 SAMPLE_ROWS = 5  # per drop reason or change: enough to argue with, few enough to read
 READ_BACK_CAPTURES = 200  # payloads read from the WARC files again, spread evenly over the index

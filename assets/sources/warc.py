@@ -203,7 +203,7 @@ def _digest(sha256: str) -> str:
 
 def read_payload(warc_path: Path, offset: int, length: int) -> bytes:
     """The decoded payload of the record at (offset, length)."""
-    from assets.sources.warc_members import UnreadableRecord, gzip_members, parse_record, reading_record
+    from assets.sources.streams.warc_members import UnreadableRecord, gzip_members, parse_record, reading_record
 
     with open(warc_path, "rb") as stream:
         stream.seek(offset)

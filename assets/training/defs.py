@@ -11,8 +11,8 @@ from assets.build import Build, BuildError, Sample, StageReport
 from assets.schemas import AMENDMENTS, CHECKPOINTS, HELDOUT, INCIDENTS, LAYERS, METRICS, QUARANTINE
 from assets.tables import write_table
 from assets.training.branches import branch_folder
-from assets.training.heldout import WatchRecipe, heldout_sample
-from assets.training.incidents import (
+from assets.training.heldout_order import WatchRecipe, heldout_sample
+from assets.training.incident_tables import (
     IncidentsRecipe,
     amendment_rows,
     incident_curves,
@@ -21,15 +21,6 @@ from assets.training.incidents import (
     quarantine_rows,
 )
 from assets.training.plan import compute_plan_of, learning_rates
-from assets.training.request import (
-    ModelRecipe,
-    TrainingRecipe,
-    check_order_covers,
-    padded_vocabulary,
-    train_request,
-    vocabulary_size,
-    write_request,
-)
 from assets.training.results import (
     VOLATILE_FILES,
     attempts_of,
@@ -38,6 +29,15 @@ from assets.training.results import (
     jsonl_rows,
     metric_rows,
     statistics,
+)
+from assets.training.run_request import (
+    ModelRecipe,
+    TrainingRecipe,
+    check_order_covers,
+    padded_vocabulary,
+    train_request,
+    vocabulary_size,
+    write_request,
 )
 from assets.training.shape_rules import layout_problems, shape_advice
 from assets.training.watched import add_watched

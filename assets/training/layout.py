@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from assets.build import BuildError
 from assets.training.memory import Memory, memory_per_rank, memory_shares
-from assets.training.request import TP_DEGREES, ModelRecipe, TrainingRecipe
+from assets.training.run_request import TP_DEGREES, ModelRecipe, TrainingRecipe
 from assets.training.shape_rules import layout_problems
 
 GIB = 2**30

@@ -22,7 +22,7 @@ from typing import Literal
 
 from assets.training.parameters import layer_parameters
 from assets.training.pipeline import Part, pipeline_parts
-from assets.training.request import ModelRecipe, TrainingRecipe
+from assets.training.run_request import ModelRecipe, TrainingRecipe
 
 Device = Literal["cpu", "cuda"]
 FLOAT32 = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from assets.training.request import ModelRecipe
+from assets.training.run_request import ModelRecipe
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from assets.training.request import ModelRecipe, TrainingRecipe
+from assets.training.run_request import ModelRecipe, TrainingRecipe
 
 END_LAYERS = 2
 """torchtitan gives the embedding and the output the weight of one layer each when it cuts a model into stages."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from assets.training.memory import memory_per_rank, memory_shares
 from assets.training.parameters import count_parameters, flops_per_token
-from assets.training.request import ModelRecipe, TrainingRecipe
+from assets.training.run_request import ModelRecipe, TrainingRecipe
 
 CPU_FLOPS_PER_THREAD = 65e9
 """Model FLOPs per second and thread, measured: float32, 3.2 million parameters, sequence length 256,

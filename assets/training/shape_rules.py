@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from assets.training.pipeline import END_LAYERS
-from assets.training.request import VOCABULARY_MULTIPLE, ModelRecipe, TrainingRecipe
+from assets.training.run_request import VOCABULARY_MULTIPLE, ModelRecipe, TrainingRecipe
 
 TILE = 128
 """Widths that are multiples of it fill the tiles of matrix kernels."""

@@ -35,7 +35,7 @@ def layout(
     Nothing is run. The memory is an estimate of the tensors on one GPU; docs/training.md says how near it comes.
     """
     from assets.training.layout import GIB, Hardware, advise
-    from assets.training.request import padded_vocabulary
+    from assets.training.run_request import padded_vocabulary
     from assets.training.shape_rules import shape_advice
     from orchestration.cli.render import tables
     from orchestration.config import load_config, load_model

@@ -26,14 +26,14 @@ class CurationExecutor:
     def _place(self) -> PipelineExecutor:
         profile = self.profile
         if profile.executor == "ray":
-            from assets.documents.executor_ray import RayCluster
+            from assets.executors.ray import RayCluster
 
             return RayCluster(profile.ray, profile.stalled_after_s)
         if profile.executor == "slurm":
-            from assets.documents.executor_slurm import SlurmCluster
+            from assets.executors.slurm import SlurmCluster
 
             assert profile.slurm is not None  # the model has checked it
             return SlurmCluster(profile.slurm)
-        from assets.documents.executors import LocalProcesses
+        from assets.executors.local import LocalProcesses
 
         return LocalProcesses(profile.workers, profile.stalled_after_s)

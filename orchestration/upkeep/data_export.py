@@ -172,7 +172,7 @@ class _Destination:
         self.place, self._overwrite = place, overwrite
         self._s3: Any = None
         if place.startswith("s3://"):
-            from assets.sources.inputs import open_s3
+            from assets.sources.streams.inputs import open_s3
 
             self._s3 = open_s3(s3_endpoint)
         name = place.rstrip("/").rpartition("/")[2]

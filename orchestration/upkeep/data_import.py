@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from assets.sources.bulk.dataset import LAYOUTS
 from assets.sources.config import SourceConfig
-from assets.sources.dataset import LAYOUTS
-from assets.sources.decompression import plain_name
+from assets.sources.streams.decompression import plain_name
 from orchestration.config import ConfigError, read_sources_toml, validate
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")

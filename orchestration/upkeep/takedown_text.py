@@ -18,7 +18,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from assets.sources.decompression import InputError, unpacked
+from assets.sources.streams.decompression import InputError, unpacked
 
 SENTENCE_CHARACTERS = 48
 """Normal characters that are compared of each sentence: samples show the first 160 of a text."""

@@ -46,7 +46,7 @@ def rebinding(name):
     return last[0]
 socket.gethostbyname = rebinding
 sys.argv[0] = "spider"
-runpy.run_module("assets.sources.spider", run_name="__main__")
+runpy.run_module("assets.sources.web.spider", run_name="__main__")
 """
 """The crawler with a resolver that answers as its owner likes, at every look-up anew."""
 

@@ -20,7 +20,7 @@ LONGEST_S = 240.0
 LOOK_S = 0.002
 SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 COMMANDS = {
-    "assets.sources.spider": "crawler",
+    "assets.sources.web.spider": "crawler",
     "multiprocessing.forkserver": "fork server",
     "multiprocessing.resource_tracker": "resource tracker",
     "torch.distributed.run": "agent",

@@ -24,10 +24,10 @@ from unittest.mock import patch
 
 from assets.build import BuildError, PipelineExecutor, SilentProgress
 from assets.documents.engine import run_pipeline
-from assets.documents.executor_ray import RayCluster
-from assets.documents.executor_slurm import SlurmCluster
-from assets.documents.executors import LocalProcesses
-from assets.documents.placement import RayOptions, SlurmOptions
+from assets.executors.local import LocalProcesses
+from assets.executors.placement import RayOptions, SlurmOptions
+from assets.executors.ray import RayCluster
+from assets.executors.slurm import SlurmCluster
 from benchmarks.results import Goal, Result, finish, why
 from orchestration.stages import BY_NAME, GROUPS
 from tests.campaigns.slurm import slurm
@@ -36,8 +36,8 @@ from tests.end_to_end.harness import REPOSITORY, STAMP, Home
 from tests.end_to_end.site import make_site, serve
 
 CODE = (
-    *("assets/documents/engine.py", "assets/documents/executors.py", "assets/documents/executor_ray.py"),
-    *("assets/documents/executor_slurm.py", "assets/documents/placement.py", "tests/campaigns/executors.py"),
+    *("assets/documents/engine.py", "assets/executors/local.py", "assets/executors/ray.py"),
+    *("assets/executors/slurm.py", "assets/executors/placement.py", "tests/campaigns/executors.py"),
 )
 RUNS = {"local, 1 worker": "smoke", "local, 2 workers": "local", "ray": "ray", "slurm": "slurm"}
 """Name -> profile of config/profiles."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.training.memory import memory_per_rank
-from assets.training.request import ModelRecipe, TrainingRecipe
+from assets.training.run_request import ModelRecipe, TrainingRecipe
 from benchmarks.results import Goal, Result, finish, why
 from tests.campaigns.forked_ranks import train_forked
 from tests.training import tiny

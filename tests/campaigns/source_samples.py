@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets.documents.main_content import main_content
+from assets.documents.formats.main_content import main_content
 from tests.sources import office
 from tests.sources.file_server import FileServer, serve
 from tests.sources.warc_files import Page, common_crawl, warc_bytes, wet_bytes

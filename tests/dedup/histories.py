@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from assets.dedup.clustering.engine import ClusterUpdate, update_clusters
+from assets.dedup.clustering.ids import IdKind
 from assets.dedup.clusters import DedupRecipe, cluster_documents
-from assets.dedup.ids import IdKind
-from assets.dedup.incremental import ClusterUpdate, update_clusters
 from assets.dedup.signatures import SignatureRecipe, sign
 from assets.delta_table import Changes
 

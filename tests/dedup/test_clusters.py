@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.build import BuildError
-from assets.dedup import arrivals, candidates
 from assets.dedup.audit import audit_clusters
+from assets.dedup.clustering import arrivals, candidates
+from assets.dedup.clustering.state import SegmentWriter, View
 from assets.dedup.clusters import Clusters, DedupRecipe, cluster_documents
 from assets.dedup.shingling import normalise, shingles
 from assets.dedup.signatures import SignatureRecipe, sign
-from assets.dedup.state import SegmentWriter, View
 from tests.dedup.worlds import chinese, english, replace_words
 
 RECIPE = DedupRecipe()

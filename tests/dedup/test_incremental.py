@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.build import BuildError
-from assets.dedup import arrivals, candidates, components, sorted_runs, state
+from assets.dedup.clustering import arrivals, candidates, components, sorted_runs, state
+from assets.dedup.clustering.engine import update_clusters
+from assets.dedup.clustering.state import state_is_compatible
 from assets.dedup.clusters import DedupRecipe
-from assets.dedup.incremental import update_clusters
-from assets.dedup.state import state_is_compatible
 from tests.dedup.histories import Collection, Doc, Signed, brute_force, document_table
 from tests.dedup.worlds import english, replace_words
 

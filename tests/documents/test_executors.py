@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from assets.build import BuildError, PipelineExecutor, Segment, SilentProgress
-from assets.documents import executor_slurm
 from assets.documents.engine import run_pipeline
-from assets.documents.executor_ray import RayCluster
-from assets.documents.executor_slurm import SlurmCluster
-from assets.documents.executors import LocalProcesses
-from assets.documents.placement import RayOptions, SlurmOptions
+from assets.executors import slurm as executor_slurm
+from assets.executors.local import LocalProcesses
+from assets.executors.placement import RayOptions, SlurmOptions
+from assets.executors.ray import RayCluster
+from assets.executors.slurm import SlurmCluster
 from orchestration.config import ConfigError, Profile, load_profile, validate
 from orchestration.identity.code_version import code_version
 from orchestration.launch.curation import CurationExecutor

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from assets.documents.charset import decode
 from assets.documents.extraction import Extraction, extract
+from assets.documents.formats.charset import decode
 from tests.documents.crawls import CHINESE, ENGLISH, TRADITIONAL, page
 
 RECIPE = Extraction()

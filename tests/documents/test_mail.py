@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from assets.documents.mail import without_quotes
+from assets.documents.formats.mail import without_quotes
 
 OUTLOOK = "From: Bob\nSent: Monday, May 6, 2024 7:08 AM\nTo: Alice\nSubject: Hi\n\nold words"
 

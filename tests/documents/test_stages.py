@@ -20,8 +20,8 @@ from assets.documents import blocks
 from assets.documents.defs import RECIPES, extracted_documents, filtered_documents
 from assets.documents.engine import merge_parts, write_part
 from assets.documents.extraction import Extracted, Extraction
+from assets.documents.formats.unreadable import UnreadableError
 from assets.documents.selection import select_captures
-from assets.documents.unreadable import UnreadableError
 from assets.schemas import DOCUMENTS, FILTERED
 from orchestration.identity.digest import data_version
 from tests.builds import make_build, segment_of

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from assets.documents.wikitext import choose_variant, plain_wikitext
+from assets.documents.formats.wikitext import choose_variant, plain_wikitext
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 

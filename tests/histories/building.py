@@ -84,7 +84,7 @@ def run_in_this_process(*, backwards: bool) -> None:
     """Have datatrove's tasks run here, one after the other, in or against their order."""
     from multiprocessing import set_start_method
 
-    from assets.documents.executors import SILENT, LocalPipelineExecutor, LocalProcesses
+    from assets.executors.local import SILENT, LocalPipelineExecutor, LocalProcesses
 
     def run(self: LocalProcesses, pipeline: list[Any], tasks: int, logging_dir: Path, progress: Progress) -> None:
         executor = LocalPipelineExecutor(pipeline, tasks=tasks, workers=1, logging_dir=str(logging_dir))

@@ -23,10 +23,10 @@ MOVES = {
     "assets.dedup.corpus": "assets.dedup.members.listing",
     "assets.dedup.signatures": "assets.dedup.minhash",
     "assets.documents.heuristics": "assets.documents.rules.heuristics",
-    "assets.documents.executors": "assets.executors.local",
+    "assets.executors.local": "assets.executors.local",
     "assets.evaluation.items": "assets.evaluation.questions.reading",
     "assets.tokenizer.training": "assets.tokenizer.bpe",
-    "assets.sources.fetch": "assets.sources.web.fetching",
+    "assets.sources.web.fetch": "assets.sources.web.fetching",
     "training.model": "training.network.model",
     "training.trainer": "training.loop",
 }
@@ -128,7 +128,7 @@ def test_a_file_in_another_order_makes_nothing_stale(copy: Path) -> None:
         ),
         pytest.param("assets/dedup/signatures.py", "default=108", "default=112", {"document_signatures"}, id="default"),
         pytest.param(
-            "assets/sources/strict_http.py", "> MAX_HEAD", ">= MAX_HEAD", {"raw_crawl"}, id="named in a string"
+            "assets/sources/web/strict_http.py", "> MAX_HEAD", ">= MAX_HEAD", {"raw_crawl"}, id="named in a string"
         ),
         pytest.param(
             "assets/hashing.py", "TWO_TO_64 = 2.0**64", "TWO_TO_64 = 2.0**63", {"mixture_manifest"}, id="shared"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from assets.build import BuildError
-from assets.sources.cdx import parse_filter, url_patterns
+from assets.sources.bulk.cdx import parse_filter, url_patterns
 from assets.sources.config import SourceConfig
 from tests.sources.bulk import crawl, table
 from tests.sources.file_server import FileServer, serve

@@ -14,7 +14,7 @@ import pytest
 
 from assets.build import BuildError
 from assets.documents.extraction import Extracted, Extraction, extract
-from assets.sources.mailboxes import split_mailbox
+from assets.sources.bulk.mailboxes import split_mailbox
 from tests.sources import office
 from tests.sources.bulk import Crawled, crawl, table
 

@@ -11,7 +11,7 @@ import brotli
 import pytest
 from backports import zstd
 
-from assets.sources.content_coding import (
+from assets.sources.web.content_coding import (
     BodyTooLargeError,
     BodyUndecodableError,
     UnsupportedCodingError,

@@ -271,7 +271,7 @@ def test_what_is_read_again_unchanged_is_not_stored_again(tmp_path: Path) -> Non
 
 
 def test_spilled_runs_merge_into_one_sorted_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from assets.sources import records
+    from assets.sources.bulk import records
 
     rows = [{"id": f"{n * 7919 % 500:03d}", "text": f"t{n}"} for n in range(600)]
     (tmp_path / "d.jsonl").write_bytes(lines(rows))

@@ -13,9 +13,9 @@ import pytest
 from assets.build import SilentProgress
 from assets.documents.extraction import Extraction
 from assets.documents.standalone import extract_files
+from assets.sources.bulk.records import bulk_url
 from assets.sources.config import SourceConfig
 from assets.sources.crawl import capture_source
-from assets.sources.records import bulk_url
 from orchestration.config import ConfigError
 from orchestration.upkeep.data_import import new_source
 from tests.builds import segment_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from assets.build import BuildError, Segment, StageReport
-from assets.sources.scope import is_public_address
+from assets.sources.web.scope import is_public_address
 from tests.sources.hostile import CASES, LINKS, Hostile, serve_hostile
 from tests.sources.test_crawl import crawl, rows_of
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from assets.sources.optout import page_opt_out, rsl_reserves, site_policy
-from assets.sources.rsl import RESERVED, rsl_rules
-from assets.sources.scope import licence_links
+from assets.sources.web.optout import page_opt_out, rsl_reserves, site_policy
+from assets.sources.web.rsl import RESERVED, rsl_rules
+from assets.sources.web.scope import licence_links
 
 HOST = "https://h.example"
 

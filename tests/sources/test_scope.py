@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scrapy.http import HtmlResponse
 
-from assets.sources.scope import Scope, canonical_url, is_public_address, read_page, resolve_link
+from assets.sources.web.scope import Scope, canonical_url, is_public_address, read_page, resolve_link
 
 
 @pytest.mark.parametrize(

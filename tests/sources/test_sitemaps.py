@@ -6,7 +6,7 @@ import gzip
 
 import pytest
 
-from assets.sources.sitemaps import SitemapUnreadableError, changed_by, read_sitemap
+from assets.sources.web.sitemaps import SitemapUnreadableError, changed_by, read_sitemap
 
 URLSET = (
     b'<?xml version="1.0" encoding="UTF-8"?><urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">'

@@ -13,7 +13,7 @@ import pytest
 from backports import zstd
 
 from assets.build import BuildError
-from assets.sources.warc_members import gzip_members, plain_members
+from assets.sources.streams.warc_members import gzip_members, plain_members
 from tests.sources.bulk import crawl, table
 from tests.sources.warc_files import DATE, Page, warc_bytes, wet_bytes
 

@@ -93,7 +93,7 @@ def test_entities_are_named_as_the_problem(tmp_path: Path) -> None:
 def test_a_page_without_end_is_refused_before_it_fills_the_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from assets.sources import wikipedia
+    from assets.sources.bulk import wikipedia
 
     monkeypatch.setattr(wikipedia, "MIN_REVISION_BYTES", 1 << 20)
     long = ZH.replace("模板正文".encode(), b"x" * 4_000_000)

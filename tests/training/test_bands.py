@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from assets.training.incidents import IncidentsRecipe
+from assets.training.incident_tables import IncidentsRecipe
 from training.bands import Detector, IncidentPolicy, find_incidents
 
 RECIPE = IncidentPolicy()

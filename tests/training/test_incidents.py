@@ -12,7 +12,7 @@ import pytest
 from assets.build import Segment
 from assets.schemas import CORPUS
 from assets.tables import write_table
-from assets.training.incidents import (
+from assets.training.incident_tables import (
     amendment_rows,
     documents_of_steps,
     incident_curves,

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from assets.build import BuildError
 from assets.training.layout import GIB, Hardware, LayoutAdvice, advise
 from assets.training.memory import memory_per_rank
-from assets.training.request import ModelRecipe, TrainingRecipe
+from assets.training.run_request import ModelRecipe, TrainingRecipe
 from assets.training.shape_rules import layout_problems
 from orchestration.config import REPOSITORY, load_model
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from assets.build import BuildError, Segment
 from assets.training.parameters import count_parameters, flops_per_token
 from assets.training.plan import compute_plan_of, learning_rates
-from assets.training.request import (
+from assets.training.run_request import (
     ModelRecipe,
     TrainingRecipe,
     check_order_covers,

@@ -8,7 +8,7 @@ import pytest
 
 from assets.training.parameters import count_parameters
 from assets.training.pipeline import pipeline_parts, stage_layers
-from assets.training.request import ModelRecipe, TrainingRecipe
+from assets.training.run_request import ModelRecipe, TrainingRecipe
 from assets.training.shape_rules import even_pipelines, layout_problems, shape_advice
 from orchestration.config import REPOSITORY, ConfigError, load_model
 from training.request import ModelShape

@@ -14,7 +14,7 @@ import torch
 from assets.build import StageReport
 from assets.schemas import MIXTURE
 from assets.tables import write_table
-from assets.training.heldout import WatchRecipe, heldout_sample
+from assets.training.heldout_order import WatchRecipe, heldout_sample
 from assets.training.watched import add_watched, curves_of
 from tests.builds import segment_of
 from tests.training import tiny
