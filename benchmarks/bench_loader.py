@@ -25,7 +25,12 @@ import pyarrow.parquet as pq
 from benchmarks.measuring import PeakMemory, anonymous_mb, apart, cpu_s
 from benchmarks.results import RESULTS, Goal, Result, finish, why
 
-CODE = ("assets/mixture/order.py", "training/order_dataset.py", "training/token_store.py", "benchmarks/bench_loader.py")
+CODE = (
+    "assets/mixture/order.py",
+    "training/data/order_dataset.py",
+    "training/data/token_store.py",
+    "benchmarks/bench_loader.py",
+)
 CHANNELS = ("code", "en", "zh")
 SHARDS = 4
 SHARD_TOKENS = 4_000_000
@@ -90,8 +95,8 @@ def data_of(folder: Path) -> dict[str, Any]:
 
 def read_all(folder: Path) -> dict[str, Any]:
     """Every batch of an order, as one rank would read it."""
-    from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
-    from training.request import Data
+    from training.contract.request import Data
+    from training.data.order_dataset import OrderIdentity, OrderLoader, OrderReader
 
     imported = anonymous_mb()
     with PeakMemory() as peak:

@@ -25,8 +25,13 @@ from tests.training.tiny import write_request
 STEPS, WARM_UP, EVERY = 60, 9, 10
 LARGEST_SHARE = 0.02
 CODE = (
-    *("training/monitor.py", "training/bands.py", "training/layers.py", "training/sequence_losses.py"),
-    *("training/throughput.py", "training/trainer.py", "benchmarks/bench_monitoring.py"),
+    *(
+        "training/watching/monitor.py",
+        "training/contract/bands.py",
+        "training/watching/layers.py",
+        "training/watching/sequence_losses.py",
+    ),
+    *("training/watching/throughput.py", "training/trainer.py", "benchmarks/bench_monitoring.py"),
 )
 MODEL = {"dim": 128, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "vocab_size": 8192, "sequence_length": 256}
 

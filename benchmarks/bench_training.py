@@ -57,8 +57,8 @@ def bare_loop(threads: int) -> Callable[[], None]:
     import torch
     import torch.nn.functional as F
 
-    from training.model import SeededTransformer, model_args
-    from training.request import ModelShape
+    from training.contract.request import ModelShape
+    from training.model.llama import SeededTransformer, model_args
 
     torch.set_num_threads(threads)
     model = SeededTransformer(model_args(ModelShape(**SHAPE, sequence_length=SEQUENCE_LENGTH)))
@@ -78,9 +78,9 @@ def bare_loop(threads: int) -> Callable[[], None]:
 
 def in_turn(folder: Path, steps: int, threads: int) -> dict[str, Any]:
     """Seconds and CPU seconds of our steps and of bare ones, and what each save cost."""
-    from training import cpu_support
+    from training.contract.request import TrainRequest
+    from training.machine import cpu_support
     from training.main import prepare
-    from training.request import TrainRequest
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -16,12 +16,12 @@ from torchtitan.distributed.pipeline_parallel import pipeline_llm
 from torchtitan.models.llama3.infra.parallelize import parallelize_llama
 from torchtitan.protocols import train_spec as train_specs
 
-from training.amended_order import AmendedReader, Amending
-from training.cpu_support import sum_gradients
-from training.model import SeededTransformer, model_args
-from training.monitor import ChannelLoss, StepMonitor
-from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
-from training.request import Schedule, TrainRequest
+from training.contract.request import Schedule, TrainRequest
+from training.data.amended_order import AmendedReader, Amending
+from training.data.order_dataset import OrderIdentity, OrderLoader, OrderReader
+from training.machine.cpu_support import sum_gradients
+from training.model.llama import SeededTransformer, model_args
+from training.watching.monitor import ChannelLoss, StepMonitor
 
 FLAVOUR = "requested"
 FIRST_STEP_TIMEOUT_S = 600

@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from training.errors import RequestError, StepTimeoutError, TrainingError
-from training.output_lock import held_by
-from training.process import die_with_parent
-from training.request import TrainRequest, load_request
+from training.checkpoints.output_lock import held_by
+from training.contract.errors import RequestError, StepTimeoutError, TrainingError
+from training.contract.request import TrainRequest, load_request
+from training.machine.process import die_with_parent
 
 TIMED_OUT = "Timed out waiting"
 """What gloo says of a collective that another rank did not come to."""
@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 trained to the last step, 1 stopped by an error that error.json describes."""
     die_with_parent()  # before the slow imports: the parent may end during them
     parser = argparse.ArgumentParser(prog="training.main", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--request", type=Path, required=True, help="request.json, see training/request.py")
+    parser.add_argument("--request", type=Path, required=True, help="request.json, see training/contract/request.py")
     path = parser.parse_args(arguments).request
     try:
         request = load_request(path)
@@ -90,15 +90,15 @@ def reporter() -> Iterator[Report]:
 
 def run(request: TrainRequest, report: Report) -> None:
     """Build the trainer and train."""
-    from training import cpu_support
+    from training.machine import cpu_support
 
     cpu_support.enable()
     cpu_support.settle_math_library()
 
     import torch.distributed as dist
 
-    from training.hardware import check_hardware
-    from training.lean_imports import lean_imports
+    from training.machine.hardware import check_hardware
+    from training.machine.lean_imports import lean_imports
 
     with lean_imports():
         from training.trainer import OrderedTrainer

@@ -14,19 +14,19 @@ from torchtitan.distributed.context_parallel import cp_shard
 from torchtitan.distributed.utils import set_pg_timeouts
 from torchtitan.train import Trainer
 
-from training.amended_order import Amending
-from training.bands import BandLimits
-from training.checkpoints import ListedCheckpoints
-from training.errors import OrderError
-from training.heldout import heldout_rows
-from training.hf_import import load_start
+from training.checkpoints.hf_import import load_start
+from training.checkpoints.saving import ListedCheckpoints
+from training.contract.bands import BandLimits
+from training.contract.errors import OrderError
+from training.contract.request import TrainRequest
+from training.data.amended_order import Amending
+from training.data.order_dataset import OrderLoader
 from training.job import job_config, register
-from training.layers import LayerWatch
-from training.model import seed_of
-from training.monitor import ChannelLoss, StepMonitor, truncate_metrics
-from training.order_dataset import OrderLoader
-from training.recovery import Recovery
-from training.request import TrainRequest
+from training.model.llama import seed_of
+from training.recovery.reactions import Recovery
+from training.watching.heldout import heldout_rows
+from training.watching.layers import LayerWatch
+from training.watching.monitor import ChannelLoss, StepMonitor, truncate_metrics
 
 PLANNED = object()
 """Stands where torchtitan would have a tokenizer: the documents of a sequence are those of the order."""

@@ -49,7 +49,7 @@ class Memory:
     pipeline: int
     """What the stages of a pipeline send each other, kept for each micro-batch of the step."""
     watch: int = 0
-    """The weights of before an update that is measured (training/layers.py)."""
+    """The weights of before an update that is measured (training/watching/layers.py)."""
 
     @property
     def total(self) -> int:

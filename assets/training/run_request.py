@@ -1,7 +1,7 @@
 """From recipes and planned data to the JSON request that the training program reads.
 
 The program (training/) shares no code with the assets: what the two agree on is this dict, and
-training/request.py refuses a key it does not know. Rules that a person can break in a recipe are
+training/contract/request.py refuses a key it does not know. Rules that a person can break in a recipe are
 checked here, before anything is built, in the recipe's own words.
 """
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from training import cpu_support
+from training.machine import cpu_support
 
 cpu_support.enable()
 
@@ -27,8 +27,8 @@ from torchtitan.models.llama3 import get_train_spec
 from torchtitan.protocols.train_spec import register_train_spec
 from torchtitan.train import Trainer
 
-from training.model import SeededTransformer, model_args
-from training.request import ModelShape
+from training.contract.request import ModelShape
+from training.model.llama import SeededTransformer, model_args
 
 SHAPE = ModelShape(dim=64, n_layers=4, n_heads=4, n_kv_heads=4, vocab_size=128, sequence_length=64)
 SEQUENCES = 4

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.25
 DEFAULT_STEP_TIMEOUT_S = 600.0
-"""As in training/request.py."""
+"""As in training/contract/request.py."""
 
 
 NO_RESTARTS = TrainingPlace.model_validate({"restarts": 0})

@@ -20,11 +20,11 @@ from typing import Any
 
 from assets.build import BuildError
 from tests.training.tiny import write_request
-from training import cpu_support
+from training.machine import cpu_support
 
 cpu_support.enable()
 
-from training.lean_imports import lean_imports  # noqa: E402
+from training.machine.lean_imports import lean_imports  # noqa: E402
 
 with lean_imports():
     from training import main as program

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from training import cpu_support
 from training import main as program
+from training.machine import cpu_support
 
 cpu_support.enable()
 

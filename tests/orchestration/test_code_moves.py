@@ -27,7 +27,7 @@ MOVES = {
     "assets.evaluation.items": "assets.evaluation.questions.reading",
     "assets.tokenizer.training": "assets.tokenizer.bpe",
     "assets.sources.web.fetch": "assets.sources.web.fetching",
-    "training.model": "training.network.model",
+    "training.model.llama": "training.network.model",
     "training.trainer": "training.loop",
 }
 """Among them the modules that every stage imports, one that is outside the data, one that stages.py names, and one

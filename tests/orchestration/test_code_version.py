@@ -84,7 +84,7 @@ def test_checks_and_their_thresholds_are_not_part_of_the_data(copy: Path) -> Non
 
 def test_the_training_program_counts_for_checkpoints_only(copy: Path) -> None:
     method = "class OrderLoader:\n"
-    found = changed_by(copy, "training/order_dataset.py", method, method + "    new_constant = 1\n")
+    found = changed_by(copy, "training/data/order_dataset.py", method, method + "    new_constant = 1\n")
     assert found == {"base_checkpoints"}
 
 

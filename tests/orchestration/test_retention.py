@@ -14,7 +14,7 @@ from orchestration.store import open_store
 from orchestration.store.contract import MAIN, LostRaceError, VersionedStore
 from orchestration.store.git import maintenance
 from orchestration.upkeep.retention import DroppedStates, drop_states, older_runs
-from training.checkpoint_files import drop_state
+from training.checkpoints.files import drop_state
 
 RUNS = [f"{recipe}@2026010{day}T000000Z" for recipe in ("one", "two") for day in (1, 2, 3)]
 STEPS = ("step-00000004", "step-00000008")

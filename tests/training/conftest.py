@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.training import tiny
-from training import cpu_support
+from training.machine import cpu_support
 
 
 @pytest.fixture(scope="session", autouse=True)

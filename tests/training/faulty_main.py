@@ -10,8 +10,8 @@ import functools
 import os
 from typing import Any
 
-from training import cpu_support
 from training import main as program
+from training.machine import cpu_support
 
 cpu_support.enable()
 

@@ -11,12 +11,12 @@ import signal
 import time
 from typing import Any
 
-from training import cpu_support
 from training import main as program
+from training.machine import cpu_support
 
 cpu_support.enable()
 
-from training.monitor import StepMonitor  # noqa: E402
+from training.watching.monitor import StepMonitor  # noqa: E402
 
 log = StepMonitor.log
 

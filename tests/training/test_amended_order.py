@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from tests.training.tiny import tiny_request
-from training.amended_order import AmendedReader, Amending, OrderDocuments, plan_replacements
-from training.errors import OrderError
-from training.incidents import Amendment, Amendments
+from training.contract.errors import OrderError
+from training.contract.request import TrainRequest
+from training.data.amended_order import AmendedReader, Amending, OrderDocuments, plan_replacements
+from training.data.order_dataset import OrderReader
 from training.job import open_order
-from training.order_dataset import OrderReader
-from training.request import TrainRequest
+from training.recovery.incidents import Amendment, Amendments
 
 
 @pytest.fixture

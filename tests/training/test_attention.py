@@ -13,11 +13,11 @@ import torch.nn.functional as F
 
 from tests.training import tiny
 from tests.training.test_runs import exact, train
-from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
-from training.request import TrainRequest
+from training.contract.request import TrainRequest
+from training.data.order_dataset import OrderIdentity, OrderLoader, OrderReader
 
 if TYPE_CHECKING:
-    from training.model import SeededTransformer
+    from training.model.llama import SeededTransformer
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def request_(data: Path) -> TrainRequest:
 
 
 def model_of(request: TrainRequest, *, masked: bool) -> SeededTransformer:
-    from training.model import SeededTransformer, model_args
+    from training.model.llama import SeededTransformer, model_args
 
     model = SeededTransformer(model_args(request.model, masked))
     model.seed = request.seed
@@ -99,7 +99,7 @@ def test_gradients_stay_inside_the_document(request_: TrainRequest) -> None:
 
 
 def test_pipeline_stages_of_a_run_see_the_masks_of_their_micro_batches(data: Path, tmp_path: Path) -> None:
-    from training.model import SeededTransformer, model_args
+    from training.model.llama import SeededTransformer, model_args
 
     content = tiny.tiny_request(data, tmp_path / "out", mask_documents=True, parallelism={"pp": 2})
     train(tmp_path, content)

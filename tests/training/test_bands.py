@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from assets.training.incident_tables import IncidentsRecipe
-from training.bands import Detector, IncidentPolicy, find_incidents
+from training.contract.bands import Detector, IncidentPolicy, find_incidents
 
 RECIPE = IncidentPolicy()
 

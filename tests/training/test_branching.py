@@ -11,8 +11,8 @@ import pytest
 
 from tests.training.running import exact, read_metrics, train, weights
 from tests.training.tiny import tiny_request
-from training.branching import shared_checkpoints, take_over
-from training.request import TrainRequest
+from training.checkpoints.branching import shared_checkpoints, take_over
+from training.contract.request import TrainRequest
 
 
 def decaying(data: Path, output: Path, **changes: Any) -> dict[str, Any]:
@@ -103,6 +103,6 @@ def test_a_run_that_acted_on_an_incident_keeps_to_its_own(undisturbed: Path, dat
 def test_both_programs_mean_the_same_files() -> None:
     """They cannot import one another."""
     from assets.training import branches
-    from training import branching
+    from training.checkpoints import branching
 
     assert set(branches.RECORDS) == set(branching.RECORDS)

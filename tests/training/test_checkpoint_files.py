@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from training import output_lock
-from training.checkpoint_files import (
+from training.checkpoints import output_lock
+from training.checkpoints.files import (
     MARKER,
     beside,
     complete_checkpoints,
@@ -23,8 +23,8 @@ from training.checkpoint_files import (
     set_aside,
     step_folder,
 )
-from training.errors import OutputInUseError
-from training.output_lock import held_by
+from training.checkpoints.output_lock import held_by
+from training.contract.errors import OutputInUseError
 
 
 def checkpoint(folder: Path, content: bytes = b"weights") -> Path:

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from training.bands import IncidentPolicy
-from training.diagnosis import Window, diagnose, suspects_in
-from training.incidents import Amendment, Amendments, attempts_at, muted
+from training.contract.bands import IncidentPolicy
+from training.recovery.diagnosis import Window, diagnose, suspects_in
+from training.recovery.incidents import Amendment, Amendments, attempts_at, muted
 
 BATCH, FIRST, LAST = 4, 101, 103
 POLICY = IncidentPolicy(reference_steps=16, look_ahead_steps=4)

@@ -11,11 +11,11 @@ import torch
 import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file, save_file
 
-from training.errors import HfImportError
-from training.hf_export import export_hf
-from training.hf_import import check_start, load_start, weights_digest
-from training.model import SeededTransformer, model_args, parameter_count
-from training.request import HfStart, ModelShape
+from training.checkpoints.hf_export import export_hf
+from training.checkpoints.hf_import import check_start, load_start, weights_digest
+from training.contract.errors import HfImportError
+from training.contract.request import HfStart, ModelShape
+from training.model.llama import SeededTransformer, model_args, parameter_count
 
 SHAPE = ModelShape(
     dim=64, n_layers=3, n_heads=4, n_kv_heads=2, vocab_size=192, sequence_length=64, rope_theta=50_000.0, multiple_of=32

@@ -11,7 +11,7 @@ from assets.build import BuildError
 from tests.training.running import exact, train
 from tests.training.test_order_dataset import expected_sequence
 from tests.training.tiny import tiny_request
-from training.hf_import import weights_digest
+from training.checkpoints.hf_import import weights_digest
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from tests.training import tiny
-from training import order_dataset
-from training.errors import OrderError, ResumeMismatchError, ShardError
-from training.order_dataset import OrderIdentity, OrderLoader, OrderReader
-from training.request import Data
-from training.token_store import TokenStore, lookup_of
+from training.contract.errors import OrderError, ResumeMismatchError, ShardError
+from training.contract.request import Data
+from training.data import order_dataset
+from training.data.order_dataset import OrderIdentity, OrderLoader, OrderReader
+from training.data.token_store import TokenStore, lookup_of
 
 LENGTH = tiny.SEQUENCE_LENGTH
 

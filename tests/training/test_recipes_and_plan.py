@@ -21,7 +21,7 @@ from assets.training.run_request import (
     padded_vocabulary,
     vocabulary_size,
 )
-from training.request import ModelShape, Schedule
+from training.contract.request import ModelShape, Schedule
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_checkpoints_are_early_regular_and_last() -> None:
     ],
 )
 def test_the_plan_counts_the_parameters_that_torchtitan_builds(shape: dict[str, Any]) -> None:
-    from training.model import parameter_count
+    from training.model.llama import parameter_count
 
     recipe = ModelRecipe(**shape)
     real = parameter_count(ModelShape.model_validate(recipe.model_dump() | {"vocab_size": 640}))

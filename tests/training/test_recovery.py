@@ -16,11 +16,11 @@ from assets.build import BuildError
 from orchestration.launch import watch
 from tests.training.running import exact, ranks_of, train, wait_until, weights
 from tests.training.tiny import tiny_request
-from training.checkpoint_files import beside
-from training.errors import ResumeMismatchError
-from training.output_lock import held_by
-from training.request import TrainRequest
-from training.resume_rules import check_resumable
+from training.checkpoints.files import beside
+from training.checkpoints.output_lock import held_by
+from training.checkpoints.resume_rules import check_resumable
+from training.contract.errors import ResumeMismatchError
+from training.contract.request import TrainRequest
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.training.tiny import tiny_request, write_request
-from training.errors import HardwareError, RequestError
-from training.request import Schedule, TrainRequest, load_request
+from training.contract.errors import HardwareError, RequestError
+from training.contract.request import Schedule, TrainRequest, load_request
 
 
 def test_a_valid_request_is_read(data: Path, tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_layout_reaches_torchtitan(data: Path, tmp_path: Path) -> None:
 def test_what_the_machine_lacks_is_named(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from training import hardware
+    from training.machine import hardware
 
     def asks(**changes: Any) -> None:
         hardware.check_hardware(TrainRequest.model_validate(tiny_request(data, tmp_path / "out", **changes)))
@@ -148,7 +148,7 @@ def test_what_the_machine_lacks_is_named(data: Path, tmp_path: Path, monkeypatch
 
 
 def test_names_of_wrapped_parameters_are_those_of_the_plain_model() -> None:
-    from training.model import plain_name
+    from training.model.llama import plain_name
 
     wrapped = "layers.1._checkpoint_wrapped_module._orig_mod.attention.wq.weight"
     assert plain_name(wrapped) == "layers.1.attention.wq.weight"

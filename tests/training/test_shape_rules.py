@@ -11,7 +11,7 @@ from assets.training.pipeline import pipeline_parts, stage_layers
 from assets.training.run_request import ModelRecipe, TrainingRecipe
 from assets.training.shape_rules import even_pipelines, layout_problems, shape_advice
 from orchestration.config import REPOSITORY, ConfigError, load_model
-from training.request import ModelShape
+from training.contract.request import ModelShape
 
 LLAMA_3_VOCABULARY = 128_256
 MODELS = {  # parameters with Llama 3's vocabulary, in millions; 8B, 70B and 405B as published
@@ -27,7 +27,7 @@ MODELS = {  # parameters with Llama 3's vocabulary, in millions; 8B, 70B and 405
 
 @pytest.mark.parametrize("name", MODELS)
 def test_a_shipped_model_has_the_parameters_that_torchtitan_builds(name: str) -> None:
-    from training.model import parameter_count
+    from training.model.llama import parameter_count
 
     model = load_model(name, REPOSITORY / "config")
     counted = count_parameters(model, LLAMA_3_VOCABULARY).total

@@ -19,11 +19,11 @@ from assets.training.watched import add_watched, curves_of
 from tests.builds import segment_of
 from tests.training import tiny
 from tests.training.running import train
-from training.boards import open_boards, scalars_of, scalars_of_rows, write_all
-from training.errors import RequestError
-from training.layers import layer_names, layer_of
-from training.request import ModelShape, TrainRequest
-from training.throughput import Throughput, flops_per_token, peak_flops
+from training.contract.errors import RequestError
+from training.contract.request import ModelShape, TrainRequest
+from training.watching.boards import open_boards, scalars_of, scalars_of_rows, write_all
+from training.watching.layers import layer_names, layer_of
+from training.watching.throughput import Throughput, flops_per_token, peak_flops
 
 
 def test_parameters_belong_to_layers_whatever_wraps_them() -> None:

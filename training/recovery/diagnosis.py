@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from training.bands import SIGMA_PER_MAD, IncidentPolicy
-from training.incidents import Cause
+from training.contract.bands import SIGMA_PER_MAD, IncidentPolicy
+from training.recovery.incidents import Cause
 
 FEWEST_OF_A_CHANNEL = 8
 """Reference documents of a channel below which all channels together are the reference."""

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from training.durable_files import write_durably
+from training.machine.durable_files import write_durably
 
 MARKER = "complete.json"
 KEPT_ROLLING = 2

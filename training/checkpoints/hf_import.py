@@ -17,9 +17,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_
 from torchtitan.models.llama3.model.model import Transformer
 from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
 
-from training.errors import HfImportError
-from training.model import model_args
-from training.request import HfStart, ModelShape
+from training.contract.errors import HfImportError
+from training.contract.request import HfStart, ModelShape
+from training.model.llama import model_args
 
 
 def weights_digest(folder: Path) -> str:

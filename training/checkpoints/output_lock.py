@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from training.checkpoint_files import beside
-from training.errors import OutputInUseError
+from training.checkpoints.files import beside
+from training.contract.errors import OutputInUseError
 
 PATIENCE_S = 10.0
 """The processes of a run whose launcher was killed may need a moment to end."""

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training.amended_order import Amending
-from training.order_dataset import OrderReader
-from training.scoring import score_pieces
+from training.data.amended_order import Amending
+from training.data.order_dataset import OrderReader
+from training.watching.scoring import score_pieces
 
 if TYPE_CHECKING:
     from training.trainer import OrderedTrainer

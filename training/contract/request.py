@@ -13,8 +13,8 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
-from training.bands import IncidentPolicy
-from training.errors import RequestError
+from training.contract.bands import IncidentPolicy
+from training.contract.errors import RequestError
 
 
 class _Strict(BaseModel):
@@ -167,7 +167,7 @@ class HfStart(_Strict):
     folder: Path
     """config.json and *.safetensors."""
     weights_sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """As training/hf_import.py `weights_digest` computes it: part of the run's identity, as the folder is not."""
+    """As training/checkpoints/hf_import.py `weights_digest` computes it: part of the run's identity, as the folder is not."""
 
 
 class Watch(_Strict):
@@ -220,7 +220,7 @@ class TrainRequest(_Strict):
     alone; used when `output` holds none."""
     branch_from: Path | None = None
     """Output of another run. If it is this run until a decay begins, what it trained is taken over when `output` holds no
-    checkpoint; the result is the same without (training/branching.py)."""
+    checkpoint; the result is the same without (training/checkpoints/branching.py)."""
     start_from_hf: HfStart | None = None
     """Used at step 0, in place of random initial weights."""
     incidents: IncidentPolicy | None = None

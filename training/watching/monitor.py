@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from torch.distributed.tensor import DTensor
 from torchtitan.components.metrics import MetricsProcessor
 
-from training.boards import open_boards, scalars_of, scalars_of_rows, write_all
-from training.durable_files import write_durably
-from training.errors import NonFiniteLossError
-from training.layers import LayerWatch
-from training.model import parameter_count
-from training.reduction import batch_rank, summed_over_tokens
-from training.request import TrainRequest
-from training.sequence_losses import SequenceLosses
-from training.throughput import Throughput, flops_per_token, peak_flops
+from training.contract.errors import NonFiniteLossError
+from training.contract.request import TrainRequest
+from training.machine.durable_files import write_durably
+from training.model.llama import parameter_count
+from training.watching.boards import open_boards, scalars_of, scalars_of_rows, write_all
+from training.watching.layers import LayerWatch
+from training.watching.reduction import batch_rank, summed_over_tokens
+from training.watching.sequence_losses import SequenceLosses
+from training.watching.throughput import Throughput, flops_per_token, peak_flops
 
 
 class ChannelLoss:

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from training.errors import RequestError
-from training.request import TrainRequest
+from training.contract.errors import RequestError
+from training.contract.request import TrainRequest
 
 KNOWN = ("tensorboard", "wandb")
 log = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from training.errors import OrderError
-from training.incidents import Amendments
-from training.order_dataset import Block, OrderReader
+from training.contract.errors import OrderError
+from training.data.order_dataset import Block, OrderReader
+from training.recovery.incidents import Amendments
 
 SCANNED_SEQUENCES = 4096
 """Sequences of the order that are looked through at once."""

@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_files import (
+from training.checkpoints.files import (
     MARKER,
     complete_checkpoints,
     keeps_state,
@@ -25,11 +25,11 @@ from training.checkpoint_files import (
     step_folder,
     step_of,
 )
-from training.durable_files import write_durably
-from training.environment import environment
-from training.request import TrainRequest
-from training.resume_rules import differences
-from training.sequence_losses import FILE as SEQUENCE_LOSSES
+from training.checkpoints.resume_rules import differences
+from training.contract.request import TrainRequest
+from training.machine.durable_files import write_durably
+from training.machine.environment import environment
+from training.watching.sequence_losses import FILE as SEQUENCE_LOSSES
 
 DECIDES_BITS = (
     "parallelism",

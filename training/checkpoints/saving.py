@@ -30,8 +30,8 @@ from torch.distributed.checkpoint.state_dict_saver import save as write_checkpoi
 from torch.distributed.checkpoint.stateful import Stateful
 from torchtitan.components.checkpoint import CheckpointManager
 
-from training.branching import heldout_sha256, take_over
-from training.checkpoint_files import (
+from training.checkpoints.branching import heldout_sha256, take_over
+from training.checkpoints.files import (
     KEPT_ROLLING,
     MARKER,
     FileSums,
@@ -52,13 +52,13 @@ from training.checkpoint_files import (
     step_folder,
     step_of,
 )
-from training.durable_files import fsync, write_durably
-from training.environment import environment
-from training.errors import CheckpointDamagedError, CheckpointSaveError, ResumeMismatchError
-from training.hf_export import export_hf
-from training.request import TrainRequest
-from training.resume_rules import check_resumable
-from training.staging import MemoryStager
+from training.checkpoints.hf_export import export_hf
+from training.checkpoints.resume_rules import check_resumable
+from training.checkpoints.staging import MemoryStager
+from training.contract.errors import CheckpointDamagedError, CheckpointSaveError, ResumeMismatchError
+from training.contract.request import TrainRequest
+from training.machine.durable_files import fsync, write_durably
+from training.machine.environment import environment
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from training.errors import OrderError, ShardError
+from training.contract.errors import OrderError, ShardError
 
 DOC_ID = np.dtype("S32")
 PLACE = np.dtype([("shard", "<u4"), ("offset", "<i8"), ("tokens", "<i8")])

@@ -15,14 +15,14 @@ import torch
 import torch.distributed as dist
 from torch.distributed.tensor import DTensor, Replicate
 
-from training.bands import Band, BandLimits
-from training.model import plain_name
-from training.reduction import summed
+from training.contract.bands import Band, BandLimits
+from training.model.llama import plain_name
+from training.watching.reduction import summed
 
 if TYPE_CHECKING:
     from torchtitan.components.optimizer import OptimizersContainer
 
-    from training.request import TrainRequest
+    from training.contract.request import TrainRequest
 
 MEASURED = 5
 """Sums per layer: squares of gradients, weights, updates and activations, and how many activations."""

@@ -8,7 +8,7 @@ from statistics import median
 
 import torch
 
-from training.request import ModelShape
+from training.contract.request import ModelShape
 
 SIDE = 1024
 """Of the square matrices that a CPU multiplies to show its peak: 2.1 GFLOP, beyond the caches' reach of small ones."""

@@ -22,13 +22,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch.distributed as dist
 
-from training.amended_order import OrderDocuments, plan_replacements
-from training.bands import Detector, Deviation, IncidentPolicy, find_incidents
-from training.checkpoint_files import complete_checkpoints, read_marker, remove_checkpoint
-from training.diagnosis import OFF_PLAN, Finding, Window, as_json, diagnose
-from training.errors import IncidentDetectedError, IncidentUnresolvedError, ResumeMismatchError
-from training.incident_report import write_report
-from training.incidents import (
+from training.checkpoints.files import complete_checkpoints, read_marker, remove_checkpoint
+from training.contract.bands import Detector, Deviation, IncidentPolicy, find_incidents
+from training.contract.errors import IncidentDetectedError, IncidentUnresolvedError, ResumeMismatchError
+from training.data.amended_order import OrderDocuments, plan_replacements
+from training.job import open_order
+from training.recovery.diagnosis import OFF_PLAN, Finding, Window, as_json, diagnose
+from training.recovery.incident_report import write_report
+from training.recovery.incidents import (
     Amendment,
     amendments_of,
     attempts_at,
@@ -38,10 +39,9 @@ from training.incidents import (
     undecided,
     write_json,
 )
-from training.job import open_order
-from training.monitor import read_metrics
-from training.scoring import score_pieces
-from training.sequence_losses import SequenceLosses
+from training.watching.monitor import read_metrics
+from training.watching.scoring import score_pieces
+from training.watching.sequence_losses import SequenceLosses
 
 if TYPE_CHECKING:
     from pathlib import Path

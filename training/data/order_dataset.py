@@ -29,9 +29,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from training.errors import OrderError, ResumeMismatchError, ShardError
-from training.request import Data
-from training.token_store import TokenStore, fixed_width
+from training.contract.errors import OrderError, ResumeMismatchError, ShardError
+from training.contract.request import Data
+from training.data.token_store import TokenStore, fixed_width
 
 BLOCK_TOKENS = 1 << 18
 """Tokens of one rank that are read at once: 2.4 MB, and 5 to 10 ms of reading from the page cache."""

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 
 import torch
 
-from training.errors import HardwareError
-from training.request import TrainRequest
+from training.contract.errors import HardwareError
+from training.contract.request import TrainRequest
 
 FLOAT8_CAPABILITY = (8, 9)
 """CUDA compute capability of the first GPUs that multiply float8 (Ada; Hopper is 9.0)."""

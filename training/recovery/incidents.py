@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from training.durable_files import write_durably
+from training.machine.durable_files import write_durably
 
 Cause = Literal["data", "optimiser", "unexplained"]
 Action = Literal["replace_sequences", "lower_learning_rate", "tighten_clipping", "go_on"]

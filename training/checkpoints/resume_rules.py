@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint_files import read_marker
-from training.errors import ResumeMismatchError
-from training.request import TrainRequest
+from training.checkpoints.files import read_marker
+from training.contract.errors import ResumeMismatchError
+from training.contract.request import TrainRequest
 
 DECAY_DECIDES = (
     "schedule.total_steps",

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torchtitan.models.llama3.model.model import Transformer
 from torchtitan.models.llama3.model.state_dict_adapter import Llama3StateDictAdapter
 
-from training.model import model_args
-from training.request import ModelShape
+from training.contract.request import ModelShape
+from training.model.llama import model_args
 
 
 def load_weights(dcp_folder: Path, shape: ModelShape) -> dict[str, torch.Tensor]:

@@ -15,8 +15,8 @@ from torch.nn.attention.flex_attention import BlockMask
 from torchtitan.models.llama3.model.args import RoPEScalingArgs, TransformerModelArgs
 from torchtitan.models.llama3.model.model import Transformer
 
-from training.attention import DenseMaskAttention, document_mask
-from training.request import ModelShape
+from training.contract.request import ModelShape
+from training.model.attention import DenseMaskAttention, document_mask
 
 
 def model_args(shape: ModelShape, mask_documents: bool = False) -> TransformerModelArgs:

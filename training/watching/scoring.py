@@ -13,9 +13,9 @@ import pyarrow as pa
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from training.amended_order import AmendedReader, Amending, OrderDocuments
-from training.order_dataset import OrderReader
-from training.reduction import batch_rank, summed_over_tokens
+from training.data.amended_order import AmendedReader, Amending, OrderDocuments
+from training.data.order_dataset import OrderReader
+from training.watching.reduction import batch_rank, summed_over_tokens
 
 if TYPE_CHECKING:
     from training.trainer import OrderedTrainer
