@@ -18,7 +18,8 @@ from torchtitan.protocols import train_spec as train_specs
 
 from training.contract.request import Schedule, TrainRequest
 from training.data.amended_order import AmendedReader, Amending
-from training.data.order_dataset import OrderIdentity, OrderLoader, OrderReader
+from training.data.opening import open_order
+from training.data.order_dataset import OrderIdentity, OrderLoader
 from training.machine.cpu_support import sum_gradients
 from training.model.llama import SeededTransformer, model_args
 from training.watching.monitor import ChannelLoss, StepMonitor
@@ -86,12 +87,6 @@ def _layout(config: JobConfig, request: TrainRequest) -> None:
     config.parallelism.context_parallel_degree = layout.cp
     config.parallelism.pipeline_parallel_schedule = request.pipeline.schedule
     config.parallelism.pipeline_parallel_microbatch_size = request.pipeline.microbatch_size
-
-
-def open_order(request: TrainRequest) -> OrderReader:
-    """The planned order, before any amendment."""
-    model = request.model
-    return OrderReader(request.data, model.sequence_length, model.vocab_size, request.lookup, request.decay_from)
 
 
 def amended_schedule(amending: Amending, schedule: Schedule) -> Callable[..., LRSchedulersContainer]:

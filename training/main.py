@@ -33,7 +33,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 trained to the last step, 1 stopped by an error that error.json describes."""
     die_with_parent()  # before the slow imports: the parent may end during them
     parser = argparse.ArgumentParser(prog="training.main", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--request", type=Path, required=True, help="request.json, see training/contract/request.py")
+    parser.add_argument(
+        "--request", type=Path, required=True, help="request.json, as training/contract/request.py reads it"
+    )
     path = parser.parse_args(arguments).request
     try:
         request = load_request(path)

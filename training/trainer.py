@@ -20,6 +20,7 @@ from training.contract.bands import BandLimits
 from training.contract.errors import OrderError
 from training.contract.request import TrainRequest
 from training.data.amended_order import Amending
+from training.data.opening import open_heldout
 from training.data.order_dataset import OrderLoader
 from training.job import job_config, register
 from training.model.llama import seed_of
@@ -27,6 +28,7 @@ from training.recovery.reactions import Recovery
 from training.watching.heldout import heldout_rows
 from training.watching.layers import LayerWatch
 from training.watching.monitor import ChannelLoss, StepMonitor, truncate_metrics
+from training.watching.scoring import PieceScorer
 
 PLANNED = object()
 """Stands where torchtitan would have a tokenizer: the documents of a sequence are those of the order."""
@@ -56,6 +58,7 @@ class OrderedTrainer(Trainer):
                 f"{request.global_batch_size} need {request.sequences}"
             )
         self.checkpointer = self._listed_checkpoints(config)
+        self.scorer = PieceScorer(request, self.forward_only, self.channel_loss, self.model_parts, self.parallel_dims)
         self.recovery = Recovery(self)
         limits = request.incidents or BandLimits.model_validate({})
         self.layers = LayerWatch(request, self.model_parts, self.optimizers, limits)
@@ -122,7 +125,7 @@ class OrderedTrainer(Trainer):
     def _score_heldout(self) -> None:
         every = self.request.watch.heldout_every_steps
         if every and (self.step % every == 0 or self.step == self.request.schedule.total_steps):
-            rows = heldout_rows(self)
+            rows = heldout_rows(self.scorer, open_heldout(self.request), self.step)
             if dist.get_rank() == 0:
                 self.metrics_processor.write_heldout(rows)
 
@@ -137,6 +140,24 @@ class OrderedTrainer(Trainer):
             (channels,), _ = cp_shard(self.parallel_dims.get_mesh("cp"), (channels,), None, balancer)
         self.channel_loss.expect(channels, labels)
         return inputs, labels, extra_inputs, extra_kwargs
+
+    @torch.no_grad()
+    def forward_only(self, tokens: torch.Tensor, pieces: torch.Tensor) -> None:
+        """One local batch through model, schedule and loss; its sums per piece are left in the loss."""
+        batch = {"input": tokens[:, :-1], "channels": pieces[:, 1:]}
+        if self.request.mask_documents:
+            batch["documents"] = pieces[:, :-1]
+        batch = {name: values.to(self.device) for name, values in batch.items()}
+        inputs, labels, extra, masks = self.post_dataloading_process(batch, tokens[:, 1:].to(self.device))
+        with self.train_context():
+            if self.parallel_dims.pp_enabled:
+                targets, losses = (labels, []) if self.pp_has_last_stage else (None, None)
+                arguments = (inputs,) if self.pp_has_first_stage else ()
+                extra = extra if self.pp_has_first_stage else {}
+                self.pp_schedule.eval(*arguments, **extra, **masks, target=targets, losses=losses)
+            else:
+                with self.maybe_enable_amp:
+                    self.channel_loss(self.model_parts[0](inputs, **extra, **masks), labels)
 
     def forward_backward_step(
         self, *, input_dict: dict[str, torch.Tensor], labels: torch.Tensor, global_valid_tokens: torch.Tensor

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from training.contract.errors import OrderError
+from training.data.amendments import Amendments
 from training.data.order_dataset import Block, OrderReader
-from training.recovery.incidents import Amendments
 
 SCANNED_SEQUENCES = 4096
 """Sequences of the order that are looked through at once."""

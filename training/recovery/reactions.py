@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -26,11 +26,11 @@ from training.checkpoints.files import complete_checkpoints, read_marker, remove
 from training.contract.bands import Detector, Deviation, IncidentPolicy, find_incidents
 from training.contract.errors import IncidentDetectedError, IncidentUnresolvedError, ResumeMismatchError
 from training.data.amended_order import OrderDocuments, plan_replacements
-from training.job import open_order
+from training.data.amendments import Amendment
+from training.data.opening import open_order
 from training.recovery.diagnosis import OFF_PLAN, Finding, Window, as_json, diagnose
 from training.recovery.incident_report import write_report
 from training.recovery.incidents import (
-    Amendment,
     amendments_of,
     attempts_at,
     muted,
@@ -40,26 +40,45 @@ from training.recovery.incidents import (
     write_json,
 )
 from training.watching.monitor import read_metrics
-from training.watching.scoring import score_pieces
 from training.watching.sequence_losses import SequenceLosses
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from training.trainer import OrderedTrainer
+    from torchtitan.components.lr_scheduler import LRSchedulersContainer
+    from torchtitan.config import JobConfig
+
+    from training.checkpoints.saving import ListedCheckpoints
+    from training.contract.request import TrainRequest
+    from training.data.amended_order import Amending
+    from training.watching.monitor import StepMonitor
+    from training.watching.scoring import PieceScorer
 
 ACTED_ON = ("loss_spike", "loss_drop", "non_finite")
 """A gradient spike alone was clipped and is only recorded."""
 
 
+class RunUnderWay(Protocol):
+    """What recovery reads and changes of a run: the trainer has it."""
+
+    request: TrainRequest
+    step: int
+    amending: Amending
+    scorer: PieceScorer
+    checkpointer: ListedCheckpoints
+    metrics_processor: StepMonitor
+    lr_schedulers: LRSchedulersContainer
+    job_config: JobConfig
+
+
 class Recovery:
     """The incidents of one attempt of a run. Does nothing without a policy."""
 
-    def __init__(self, trainer: OrderedTrainer) -> None:
-        self._trainer = trainer
-        self._request = trainer.request
-        self._output = trainer.request.output
-        self._policy: IncidentPolicy | None = trainer.request.incidents
+    def __init__(self, run: RunUnderWay) -> None:
+        self._run = run
+        self._request = run.request
+        self._output = run.request.output
+        self._policy: IncidentPolicy | None = run.request.incidents
         self._detector: Detector | None = None
         self._deviations: list[Deviation] = []
         self._decisions: list[dict[str, Any]] = []
@@ -75,29 +94,29 @@ class Recovery:
             self._decide(folder)  # has loaded the last good checkpoint
             self._amend()
             self._settle_learning_rate()
-            return self._trainer.step > 0
+            return self._run.step > 0
         if dist.get_rank() == 0:
             for checkpoint in complete_checkpoints(self._output):
                 marker = read_marker(checkpoint)
-                if marker.get("amendments", []) != self._trainer.amending.now.until(marker["step"]):
+                if marker.get("amendments", []) != self._run.amending.now.until(marker["step"]):
                     remove_checkpoint(checkpoint)  # of what is trained again
         dist.barrier()
         self._check_resume_from()
-        loaded = self._trainer.checkpointer.load()
+        loaded = self._run.checkpointer.load()
         self._settle_learning_rate()
         return loaded
 
     def _amend(self) -> None:
         """Take over the decisions that are written down."""
         self._decisions = read_decisions(self._output)
-        self._trainer.amending.now = amendments_of(self._decisions)
+        self._run.amending.now = amendments_of(self._decisions)
 
     def _check_resume_from(self) -> None:
         folder = self._request.resume_from
         if folder is None or complete_checkpoints(self._output) or not (folder / "complete.json").is_file():
             return
         marker = read_marker(folder)
-        if marker.get("amendments", []) != self._trainer.amending.now.until(marker["step"]):
+        if marker.get("amendments", []) != self._run.amending.now.until(marker["step"]):
             raise ResumeMismatchError(
                 f"resume_from {folder.name} was trained with {len(marker.get('amendments', []))} amendments of the order or the "
                 f"schedule, which {self._output.name} does not have: continue an earlier checkpoint, or in the folder of that run"
@@ -105,9 +124,9 @@ class Recovery:
 
     def _settle_learning_rate(self) -> None:
         """The learning rate of the next step by the schedule of now: a checkpoint brings the one it would have had then."""
-        if not self._trainer.amending.now.all:
+        if not self._run.amending.now.all:
             return
-        for scheduler in self._trainer.lr_schedulers.schedulers:
+        for scheduler in self._run.lr_schedulers.schedulers:
             rates = scheduler.get_lr()
             for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
@@ -124,16 +143,16 @@ class Recovery:
     def set_clipping(self) -> None:
         """The limit of the gradient norm for the step that comes."""
         usual = self._request.optimiser.max_gradient_norm
-        step = self._trainer.step
-        self._trainer.job_config.training.max_norm = self._trainer.amending.now.max_gradient_norm(step, usual)
+        step = self._run.step
+        self._run.job_config.training.max_norm = self._run.amending.now.max_gradient_norm(step, usual)
 
     def watch(self) -> None:
         """Judge the step that was trained. Raises IncidentDetectedError when the window of an incident is known."""
         if self._detector is None or self._policy is None:
             return
-        begin, step = time.perf_counter(), self._trainer.step
-        found = self._detector.observe(self._trainer.metrics_processor.last)
-        self._trainer.metrics_processor.carried_s += time.perf_counter() - begin
+        begin, step = time.perf_counter(), self._run.step
+        found = self._detector.observe(self._run.metrics_processor.last)
+        self._run.metrics_processor.carried_s += time.perf_counter() - begin
         self._deviations += [d for d in found if d.kind in ACTED_ON and not muted(self._decisions, step)]
         if not self._deviations:
             return
@@ -194,8 +213,8 @@ class Recovery:
         return np.arange((first - 1) * batch, last * batch)
 
     def _score(self, window: Window, policy: IncidentPolicy) -> pa.Table:
-        trainer = self._trainer
-        return score_pieces(trainer, self._scored(window, policy), lambda: open_order(self._request), trainer.amending)
+        numbers = self._scored(window, policy)
+        return self._run.scorer.score(numbers, lambda: open_order(self._request), self._run.amending)
 
     def _trained(self, first: int, last: int) -> np.ndarray:
         return SequenceLosses(self._output, self._request.global_batch_size).read(first, last)
@@ -203,13 +222,13 @@ class Recovery:
     def _metrics_of(self, window: Window) -> list[dict[str, Any]]:
         """Rows of the window and of some steps around it, with what was planned and expected."""
         rows = read_metrics(self._output / "metrics.jsonl")
-        last = self._trainer.metrics_processor.last
+        last = self._run.metrics_processor.last
         if not rows or rows[-1]["step"] < last["step"]:
             rows.append(last)  # of a broken step, which is not recorded
         usual = float(
             np.median([row["gradient_norm"] for row in rows if row["step"] < window.first_step][-64:] or [1.0])
         )
-        amendments, schedule = self._trainer.amending.now, self._request.schedule
+        amendments, schedule = self._run.amending.now, self._request.schedule
         return [
             row
             | {
@@ -229,8 +248,8 @@ class Recovery:
         window = Window(**detected["window"])
         attempts = attempts_at(self._decisions, window.first_step)
         self._go_back(window)
-        self._trainer.checkpointer.load()
-        rollback = self._trainer.step
+        self._run.checkpointer.load()
+        rollback = self._run.step
         good = self._score(window, policy) if rollback else None
         rows = [row for row in detected["metrics"] if row["step"] >= window.first_step - 1 - window.before_steps]
         finding = diagnose(
@@ -308,7 +327,7 @@ class Recovery:
         quarantined = {suspect.doc_id for suspect in finding.suspects}
         for decision in self._decisions:
             quarantined.update(suspect["doc_id"] for suspect in decision["suspects"])
-        documents = OrderDocuments(open_order(self._request), self._trainer.amending)
+        documents = OrderDocuments(open_order(self._request), self._run.amending)
         again = rollback * self._request.global_batch_size
         return plan_replacements(documents, quarantined, again, window.begin, self._request.sequences)
 
@@ -322,7 +341,7 @@ class Recovery:
         raise IncidentUnresolvedError(
             f"{worst['kind']} at step {worst['step']} (loss {seen['loss']:.4g}, gradient norm "
             f"{seen['gradient_norm']:.4g}) came back after {attempts} attempts (cause: {finding.cause}). The last good "
-            f"checkpoint is that of step {self._trainer.step}; what was tried is in {path}. "
+            f"checkpoint is that of step {self._run.step}; what was tried is in {path}. "
             "Change the recipe, or allow more with max_attempts in [incidents], and run again"
         )
 

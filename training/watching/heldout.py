@@ -7,29 +7,18 @@ forward passes through the layout of the run.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from training.data.amended_order import Amending
 from training.data.order_dataset import OrderReader
-from training.watching.scoring import score_pieces
-
-if TYPE_CHECKING:
-    from training.trainer import OrderedTrainer
+from training.watching.scoring import PieceScorer
 
 
-def open_heldout(trainer: OrderedTrainer) -> OrderReader:
-    """The order of the held-out sample."""
-    request = trainer.request
-    data = request.data.model_copy(update={"order": request.watch.heldout, "decay": None})
-    return OrderReader(data, request.model.sequence_length, request.model.vocab_size, request.lookup)
-
-
-def heldout_rows(trainer: OrderedTrainer) -> list[dict[str, Any]]:
+def heldout_rows(scorer: PieceScorer, reader: OrderReader, step: int) -> list[dict[str, Any]]:
     """step, channel, documents, tokens, loss, perplexity of the weights of now; `all` is every token. All ranks must call it."""
-    reader = open_heldout(trainer)  # small: one serves for documents and for tokens
-    scored = score_pieces(trainer, np.arange(reader.sequences), lambda: reader, Amending())
+    scored = scorer.score(np.arange(reader.sequences), lambda: reader, Amending())  # small: one reader serves for both
     channel = np.array(scored["channel"].to_pylist())
     doc_ids = np.array(scored["doc_id"].to_pylist())
     tokens, losses = scored["tokens"].to_numpy(), scored["loss"].to_numpy()
@@ -39,7 +28,7 @@ def heldout_rows(trainer: OrderedTrainer) -> list[dict[str, Any]]:
         loss = float((losses[mine] * tokens[mine]).sum() / tokens[mine].sum())
         rows.append(
             {
-                "step": trainer.step,
+                "step": step,
                 "channel": name,
                 "documents": len(set(doc_ids[mine].tolist())),
                 "tokens": int(tokens[mine].sum()),

@@ -5,71 +5,70 @@ Forward passes only, through the same model, schedule and loss as training: the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch.distributed.fsdp import FSDPModule
+from torchtitan.distributed import ParallelDims
 
+from training.contract.request import TrainRequest
 from training.data.amended_order import AmendedReader, Amending, OrderDocuments
 from training.data.order_dataset import OrderReader
+from training.watching.monitor import ChannelLoss
 from training.watching.reduction import batch_rank, summed_over_tokens
 
-if TYPE_CHECKING:
-    from training.trainer import OrderedTrainer
 
+class PieceScorer:
+    """Scores with the model of a run where it lies: `forward` takes a local batch (tokens, pieces) and leaves its sums
+    in the loss."""
 
-def score_pieces(
-    trainer: OrderedTrainer, numbers: np.ndarray, open_reader: Callable[[], OrderReader], amending: Amending
-) -> pa.Table:
-    """sequence, piece, doc_id, channel, tokens, loss of ascending sequences: equal on all ranks, which must all call it.
+    def __init__(
+        self,
+        request: TrainRequest,
+        forward: Callable[[torch.Tensor, torch.Tensor], None],
+        loss: ChannelLoss,
+        model_parts: Sequence[torch.nn.Module],
+        parallel_dims: ParallelDims,
+    ) -> None:
+        self._request = request
+        self._forward = forward
+        self._loss = loss
+        self._model_parts = model_parts
+        self._parallel_dims = parallel_dims
 
-    `tokens` counts predicted tokens: the first of a sequence is predicted by nothing.
-    """
-    request = trainer.request
-    documents = OrderDocuments(open_reader(), amending).pieces(numbers)
-    reader = AmendedReader(open_reader, amending)
-    columns = int(documents["piece"].to_numpy().max()) + 1
-    together = request.local_batch_size * request.parallelism.dp
-    padded = np.concatenate([numbers, np.full(-len(numbers) % together, numbers[-1])])
-    sums = torch.zeros(2, len(padded), columns, dtype=torch.float64)
-    of_training = trainer.channel_loss.columns
-    trainer.channel_loss.columns, trainer.channel_loss.divisor = columns, 1.0
-    for begin in range(batch_rank(trainer.parallel_dims) * request.local_batch_size, len(padded), together):
-        mine = slice(begin, begin + request.local_batch_size)
-        distinct, rows = np.unique(padded[mine], return_inverse=True)
-        block = reader.read(distinct)
-        _forward(trainer, torch.from_numpy(block.tokens[rows]), torch.from_numpy(block.pieces[rows]))
-        sums[:, mine] = trainer.channel_loss.take()
-    trainer.channel_loss.columns = of_training
-    for part in trainer.model_parts:
-        for module in part.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()  # a backward pass would have: a checkpoint finds no whole parameters
-    sums = summed_over_tokens(sums, trainer.parallel_dims)
-    rows = np.searchsorted(numbers, documents["sequence"].to_numpy())
-    losses, tokens = sums[:, rows, documents["piece"].to_numpy()].numpy()
-    documents = documents.append_column("tokens", pa.array(tokens.astype(np.int64)))
-    documents = documents.append_column("loss", pa.array(losses / np.maximum(tokens, 1)))
-    return documents.drop_columns(["length"])
+    def score(self, numbers: np.ndarray, open_reader: Callable[[], OrderReader], amending: Amending) -> pa.Table:
+        """sequence, piece, doc_id, channel, tokens, loss of ascending sequences: equal on all ranks, which must all call it.
 
+        `tokens` counts predicted tokens: the first of a sequence is predicted by nothing.
+        """
+        documents = OrderDocuments(open_reader(), amending).pieces(numbers)
+        columns = int(documents["piece"].to_numpy().max()) + 1
+        sums = self._sums(numbers, AmendedReader(open_reader, amending), columns)
+        rows = np.searchsorted(numbers, documents["sequence"].to_numpy())
+        losses, tokens = sums[:, rows, documents["piece"].to_numpy()].numpy()
+        documents = documents.append_column("tokens", pa.array(tokens.astype(np.int64)))
+        documents = documents.append_column("loss", pa.array(losses / np.maximum(tokens, 1)))
+        return documents.drop_columns(["length"])
 
-@torch.no_grad()
-def _forward(trainer: OrderedTrainer, tokens: torch.Tensor, pieces: torch.Tensor) -> None:
-    """One local batch; its sums are left in the loss."""
-    batch = {"input": tokens[:, :-1], "channels": pieces[:, 1:]}
-    if trainer.request.mask_documents:
-        batch["documents"] = pieces[:, :-1]
-    batch = {name: values.to(trainer.device) for name, values in batch.items()}
-    inputs, labels, extra, masks = trainer.post_dataloading_process(batch, tokens[:, 1:].to(trainer.device))
-    with trainer.train_context():
-        if trainer.parallel_dims.pp_enabled:
-            targets, losses = (labels, []) if trainer.pp_has_last_stage else (None, None)
-            arguments = (inputs,) if trainer.pp_has_first_stage else ()
-            extra = extra if trainer.pp_has_first_stage else {}
-            trainer.pp_schedule.eval(*arguments, **extra, **masks, target=targets, losses=losses)
-        else:
-            with trainer.maybe_enable_amp:
-                trainer.channel_loss(trainer.model_parts[0](inputs, **extra, **masks), labels)
+    def _sums(self, numbers: np.ndarray, reader: AmendedReader, columns: int) -> torch.Tensor:
+        """[2, sequences, pieces]: first the losses, then the tokens."""
+        batch = self._request.local_batch_size
+        together = batch * self._request.parallelism.dp
+        padded = np.concatenate([numbers, np.full(-len(numbers) % together, numbers[-1])])
+        sums = torch.zeros(2, len(padded), columns, dtype=torch.float64)
+        of_training = self._loss.columns
+        self._loss.columns, self._loss.divisor = columns, 1.0
+        for begin in range(batch_rank(self._parallel_dims) * batch, len(padded), together):
+            mine = slice(begin, begin + batch)
+            distinct, rows = np.unique(padded[mine], return_inverse=True)
+            block = reader.read(distinct)
+            self._forward(torch.from_numpy(block.tokens[rows]), torch.from_numpy(block.pieces[rows]))
+            sums[:, mine] = self._loss.take()
+        self._loss.columns = of_training
+        for part in self._model_parts:
+            for module in part.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()  # a backward pass would have: a checkpoint finds no whole parameters
+        return summed_over_tokens(sums, self._parallel_dims)
