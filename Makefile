@@ -61,7 +61,7 @@ campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare
 	@$(BIN)/python -m tests.campaigns.kills
 
 campaign-ways-out: $(INSTALLED) ## make every blocking check of the crawl and global stages fail, type each command of its message
-	@$(BIN)/pytest -m 'slow or campaign' -n $(TEST_WORKERS) tests/orchestration/test_blocked_ways_out.py
+	@$(BIN)/pytest -m 'slow or campaign' -n $(TEST_WORKERS) tests/orchestration/publish/test_blocked_ways_out.py
 
 campaign-resume: $(INSTALLED) ## kill a training run at random steps, resume it, move it to other layouts: is it the same run?
 	@$(BIN)/python -m tests.campaigns.resume

@@ -16,11 +16,11 @@ from tests.skips import pytest_runtest_makereport as pytest_runtest_makereport
 LONG_FIRST = (
     "tests/end_to_end/test_bad_machines",
     "tests/end_to_end/test_whole_graph",
-    "tests/orchestration/test_blocked_ways_out",
+    "tests/orchestration/publish/test_blocked_ways_out",
     "tests/training/",
     "tests/end_to_end/",
     "tests/test_equality_law",
-    "tests/store/test_processes",
+    "tests/orchestration/store/test_processes",
     "tests/test_docs",
 )
 """Files that take minutes. Begun last, one of them would keep one worker busy and the others idle. The first to need

@@ -4,7 +4,7 @@ Ids: 0 <|endoftext|>, 1 <|pad|>, 2-257 the bytes, then merges in the order they 
 reserved ids up to a multiple of 64 (so that a vocabulary-parallel embedding divides evenly).
 
 The Rust trainer breaks ties by pair ids and its counts do not depend on threads; the text goes in
-sorted by doc_id. tests/tokenizer proves equal bytes over processes and thread counts.
+sorted by doc_id. tests/assets/tokenizer proves equal bytes over processes and thread counts.
 """
 
 from __future__ import annotations

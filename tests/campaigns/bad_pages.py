@@ -2,7 +2,7 @@
 
     python -m tests.campaigns.bad_pages     about 70 cases, 2 minutes; writes docs/results/bad_input.json
 
-Crawl cases: servers that lie (tests/sources/hostile.py); beside the hostile pages stands a good one, which must be
+Crawl cases: servers that lie (tests/assets/sources/web/hostile.py); beside the hostile pages stands a good one, which must be
 kept. What may cost memory has a crawl of its own, so that the peak of the crawler's process is that of the case; the
 others share one. Address cases: a start URL that leads to this machine or a private network, and a name that is public
 when it is looked up first and private after. Extraction cases: payloads through the sandbox, the large ones each in a
@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.results import Goal, Result, finish, why
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("assets/sources", "assets/documents", "tests/campaigns/bad_pages.py", "tests/sources/hostile.py")
+CODE = ("assets/sources", "assets/documents", "tests/campaigns/bad_pages.py", "tests/assets/sources/web/hostile.py")
 
 CRAWL_PEAK_MB = 450
 """Python, Scrapy and Arrow take 190 MB; 8 pages of max_bytes_per_page = 5 MB may be received, decoded and parsed."""
@@ -194,9 +194,9 @@ def _extraction_row(case: str, expected: str | None, found: dict[str, Any], seco
 
 def crawl_rows(folder: Path) -> list[Row]:
     """One crawl per hostile page, and one of all links that lead astray."""
-    from tests.sources.hostile import CASES, LINKS, serve_hostile
-    from tests.sources.test_crawl import crawl, rows_of
-    from tests.sources.test_hostile import EXPECTED, hostile_source
+    from tests.assets.sources.web.hostile import CASES, LINKS, serve_hostile
+    from tests.assets.sources.web.test_crawl import crawl, rows_of
+    from tests.assets.sources.web.test_hostile import EXPECTED, hostile_source
 
     rows = []
     together = [path for path in CASES if path.rpartition("/")[2] not in HEAVY]
@@ -246,9 +246,9 @@ def crawl_rows(folder: Path) -> list[Row]:
 def address_rows(folder: Path) -> list[Row]:
     """Crawls that must not reach this machine."""
     from assets.build import BuildError
-    from tests.sources.hostile import serve_hostile
-    from tests.sources.test_crawl import crawl
-    from tests.sources.test_hostile import hostile_source
+    from tests.assets.sources.web.hostile import serve_hostile
+    from tests.assets.sources.web.test_crawl import crawl
+    from tests.assets.sources.web.test_hostile import hostile_source
 
     rows = []
     public = {"allow_private_hosts": False, "contact": "https://example.org/bot", "delay_s": 0.1}
@@ -273,8 +273,8 @@ def address_rows(folder: Path) -> list[Row]:
 
 def _rebinding(folder: Path, case: str, answers: str) -> Row:
     """A name whose answer changes; nothing that it leads to may be this machine."""
-    from tests.sources.hostile import serve_hostile
-    from tests.sources.test_hostile import hostile_source
+    from tests.assets.sources.web.hostile import serve_hostile
+    from tests.assets.sources.web.test_hostile import hostile_source
 
     started = time.monotonic()
     with serve_hostile() as server:

@@ -30,8 +30,8 @@ from assets.executors.ray import RayCluster
 from assets.executors.slurm import SlurmCluster
 from benchmarks.results import Goal, Result, finish, why
 from orchestration.stages import BY_NAME, GROUPS
+from tests.assets.executors.misbehaving import Misbehaving
 from tests.campaigns.slurm import slurm
-from tests.documents.misbehaving import Misbehaving
 from tests.end_to_end.harness import REPOSITORY, STAMP, Home
 from tests.end_to_end.site import make_site, serve
 

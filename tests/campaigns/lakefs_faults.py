@@ -20,8 +20,8 @@ from typing import Any
 from orchestration.store.contract import StoreError
 from orchestration.store.lakefs.settings import Patience
 from orchestration.store.lakefs.store import LakefsStore
-from tests.store import servers
-from tests.store.faulty_proxy import FAULTS, HANG_S, FaultyProxy
+from tests.orchestration.store.lakefs import servers
+from tests.orchestration.store.lakefs.faulty_proxy import FAULTS, HANG_S, FaultyProxy
 
 OLD = {"a/1": b"1", "b": b"2"}
 NEW = {"a/1": b"new", "c/d": b"by path"}

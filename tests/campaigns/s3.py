@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Goal, Result, finish, why
-from tests.store.lakefs_server import EXTERNAL_S3
+from tests.orchestration.store.lakefs.lakefs_server import EXTERNAL_S3
 
 ROOT = Path(__file__).resolve().parents[2]
-CODE = ("orchestration/store", "tests/campaigns/s3.py", "tests/store")
+CODE = ("orchestration/store", "tests/campaigns/s3.py", "tests/orchestration/store")
 URL = "http://127.0.0.1:7480"
 
 
 def main() -> int:
-    """Start Ceph, run tests/store against it; exits 1 if a test fails."""
+    """Start Ceph, run tests/orchestration/store against it; exits 1 if a test fails."""
     if not shutil.which("radosgw") or not shutil.which("ceph-mon"):
         print("this campaign needs Ceph: see the first lines of tests/campaigns/s3.py")
         return 1
@@ -44,7 +44,7 @@ def main() -> int:
             start_s = time.monotonic() - started
             print(f"Ceph answers after {start_s:.0f} s", flush=True)
             version = subprocess.run(["radosgw", "--version"], capture_output=True, text=True).stdout.split(" (")[0]
-            command = [sys.executable, "-m", "pytest", "tests/store", "-k", "lakefs", "-n", "2", "--timeout=1200"]
+            command = [sys.executable, "-m", "pytest", "tests/orchestration/store", "-k", "lakefs", "-n", "2", "--timeout=1200"]
             done = subprocess.run(
                 command, cwd=ROOT, env={**os.environ, EXTERNAL_S3: URL}, capture_output=True, text=True
             )

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from assets.documents.formats.main_content import main_content
-from tests.sources import office
-from tests.sources.file_server import FileServer, serve
-from tests.sources.warc_files import Page, common_crawl, warc_bytes, wet_bytes
+from tests.assets.sources.bulk import office
+from tests.assets.sources.bulk.warc_files import Page, common_crawl, warc_bytes, wet_bytes
+from tests.assets.sources.file_server import FileServer, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"

@@ -13,8 +13,8 @@ import pytest
 from orchestration.store import open_store
 from orchestration.store.copy import copy_store
 from tests.end_to_end.harness import STAMP, Home
+from tests.orchestration.store.lakefs import servers
 from tests.shared_build import Built
-from tests.store import servers
 
 
 @pytest.mark.skipif("HEADWATER_TEST_LAKEFS_GRAPH" not in os.environ, reason="many minutes: make campaign-store")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.assets.sources.site import Page, html, serve
 from tests.canaries import forms_of, found_below
 from tests.end_to_end.harness import STAMP, Home
-from tests.sources.site import Page, html, serve
 
 SECRETS = {"HW_FOLDER": "canary-folder-77", "HW_QUERY": "q/canary-1=xyz", "HW_PASSWORD": "canary:p@ss"}
 SOURCES = """

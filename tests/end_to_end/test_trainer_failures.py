@@ -52,7 +52,9 @@ def test_a_killed_rank_fails_the_asset_and_the_next_run_goes_on(copy_of_built: H
     home = copy_of_built
     slow(home)
     with (home.config / "profiles/local.toml").open("a", encoding="utf-8") as profile:
-        profile.write("[training]\nrestarts = 0\n")  # else the run goes on by itself: tests/training/test_launchers.py
+        profile.write(
+            "[training]\nrestarts = 0\n"
+        )  # else the run goes on by itself: tests/orchestration/launch/test_launchers.py
     process = home.popen(*TRAIN, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     rank = training(home, "training.main")
     time.sleep(6)

@@ -1,7 +1,7 @@
 """Scrapy's HTTP/1.1 downloader with two limits that it lacks: the size of a response's head, and an honest length.
 
 Both need the protocol object of Twisted, which Scrapy's handler keeps to itself: this module is the one place that
-knows their private names, and tests/sources/test_hostile.py fails when they change.
+knows their private names, and tests/assets/sources/web/test_hostile.py fails when they change.
 """
 
 from __future__ import annotations

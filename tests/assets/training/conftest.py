@@ -1,0 +1,3 @@
+"""What the plan counts is compared with the training program's own models, on a CPU."""
+
+from tests.training.conftest import _on_cpu as _on_cpu
