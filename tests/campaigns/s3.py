@@ -44,7 +44,17 @@ def main() -> int:
             start_s = time.monotonic() - started
             print(f"Ceph answers after {start_s:.0f} s", flush=True)
             version = subprocess.run(["radosgw", "--version"], capture_output=True, text=True).stdout.split(" (")[0]
-            command = [sys.executable, "-m", "pytest", "tests/orchestration/store", "-k", "lakefs", "-n", "2", "--timeout=1200"]
+            command = [
+                sys.executable,
+                "-m",
+                "pytest",
+                "tests/orchestration/store",
+                "-k",
+                "lakefs",
+                "-n",
+                "2",
+                "--timeout=1200",
+            ]
             done = subprocess.run(
                 command, cwd=ROOT, env={**os.environ, EXTERNAL_S3: URL}, capture_output=True, text=True
             )

@@ -12,6 +12,7 @@ import pygit2
 from orchestration.store.contract import StoreError
 from orchestration.store.git.lfs_objects import LfsObjects
 from orchestration.store.git.objects import Pointer
+from orchestration.store.git.opening import open_repository
 from orchestration.store.git.packs import object_id
 from orchestration.store.git.ref_files import read_refs
 
@@ -35,7 +36,7 @@ class Copy:
         """Raises StoreError if there is no Git repository."""
         try:
             found = pygit2.discover_repository(str(place)) if place.is_dir() else None
-            opened = pygit2.Repository(found) if found else None
+            opened = open_repository(found) if found else None
         except (pygit2.GitError, KeyError) as error:
             raise StoreError(f"{place} cannot be read as a clone or backup of a store: {error}") from error
         if opened is None:

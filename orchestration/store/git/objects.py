@@ -16,7 +16,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ LOOSE_LIMIT = 64  # objects; above it one pack is faster and costs one inode
 _PACK_TYPES = {"commit": 1, "tree": 2, "blob": 3, "tag": 4}
 _POINTER_HEAD = "version https://git-lfs.github.com/spec/v1\noid sha256:"
 _METADATA_MARK = "\n\nHeadwater-Metadata: "
+_WALK_ORDER = pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME
 AUTHOR = "headwater <headwater@localhost>"
 
 
@@ -169,6 +170,29 @@ class GitObjects:
     def root(self, commit_id: str) -> str:
         """Id of a commit's tree."""
         return str(self.commit(commit_id).tree_id)
+
+    def history(self, tip: str) -> Iterator[pygit2.Commit]:
+        """A commit and its ancestors, newest first. Raises CorruptObjectError at one that cannot be read."""
+        walker = self.repository.walk(tip, _WALK_ORDER)
+        while True:
+            try:
+                commit = next(walker, None)
+            except (pygit2.GitError, KeyError, ValueError, OSError) as error:
+                raise damaged(
+                    f"the history of {tip} in {self.repository.path}", "cannot be followed", tip, error
+                ) from error
+            if commit is None:
+                return
+            yield commit
+
+    def common_ancestor(self, ours: str, theirs: str) -> str | None:
+        """The commit that two histories have in common; None where they have none. Raises CorruptObjectError."""
+        try:
+            base = self.repository.merge_base(ours, theirs)
+        except (pygit2.GitError, KeyError, ValueError, OSError) as error:
+            what = f"the history of {ours} or {theirs} in {self.repository.path}"
+            raise damaged(what, "cannot be followed", theirs, error) from error
+        return str(base) if base else None
 
     def info(self, commit: pygit2.Commit) -> CommitInfo:
         """A commit as the contract shows it."""

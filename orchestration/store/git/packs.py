@@ -15,9 +15,9 @@ import pygit2
 from orchestration.store import durable
 from orchestration.store.contract import Damage
 from orchestration.store.git.objects import write_pack
+from orchestration.store.git.opening import TRAILER, is_whole, open_repository
 
 _KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
-_TRAILER = 20
 
 
 def pack_damage(objects: Path) -> list[Damage]:
@@ -27,26 +27,13 @@ def pack_damage(objects: Path) -> list[Damage]:
         index = pack.with_suffix(".idx")
         if not index.exists():
             continue  # a pack is seen only with its index; Git leaves such ones after a kill
-        if not (_is_whole(pack) and _is_whole(index) and _belong_together(pack, index)):
+        if not (is_whole(pack) and is_whole(index) and _belong_together(pack, index)):
             found.append(Damage(f"objects/pack/{pack.name}", "altered", (), (), "pack"))
     return found
 
 
-def _is_whole(path: Path) -> bool:
-    size = path.stat().st_size
-    if size < 2 * _TRAILER:
-        return False
-    digest = hashlib.sha1()
-    with path.open("rb") as file:
-        left = size - _TRAILER
-        while chunk := file.read(min(1 << 20, left)):
-            digest.update(chunk)
-            left -= len(chunk)
-        return file.read() == digest.digest()
-
-
 def _belong_together(pack: Path, index: Path) -> bool:
-    return index.read_bytes()[-2 * _TRAILER : -_TRAILER] == pack.read_bytes()[-_TRAILER:]
+    return index.read_bytes()[-2 * TRAILER : -TRAILER] == pack.read_bytes()[-TRAILER:]
 
 
 def indexed_ids(index: Path) -> list[str]:
@@ -94,16 +81,17 @@ def scan_pack(pack: Path) -> Iterator[tuple[str, str, bytes]]:
 def salvage_packs(objects: Path, aside: Path) -> list[str]:
     """Put what can be read of damaged packs into new ones, and the damaged ones aside; what was done, a line each."""
     done = []
-    for damage in pack_damage(objects):
-        pack = objects.parent / damage.sha256
+    damaged = [objects.parent / damage.sha256 for damage in pack_damage(objects)]
+    for pack in sorted(damaged, key=lambda pack: is_whole(pack.with_suffix(".idx"))):  # see open_repository
         saved = {oid: (kind, data) for oid, kind, data in scan_pack(pack)}
-        repository = pygit2.Repository(str(objects.parent))
         ids = indexed_ids(pack.with_suffix(".idx"))
-        for oid in ids:
-            with suppress(pygit2.GitError, KeyError, ValueError, OSError):
-                number, data = repository.odb.read(oid)
-                saved[oid] = (_KINDS[int(number)], data)
-        del repository
+        if is_whole(pack.with_suffix(".idx")):
+            repository = open_repository(objects.parent)
+            for oid in ids:
+                with suppress(pygit2.GitError, KeyError, ValueError, OSError):
+                    number, data = repository.odb.read(oid)
+                    saved[oid] = (_KINDS[int(number)], data)
+            del repository
         durable.make_folder(aside)
         for path in pack.parent.glob(f"{pack.stem}.*"):
             os.rename(path, aside / path.name)
@@ -111,7 +99,9 @@ def salvage_packs(objects: Path, aside: Path) -> list[str]:
         if saved:
             write_pack(objects / "pack", saved)
         of = f" of {len(ids)}" if ids else ""
-        done.append(f"{damage.sha256}: {len(saved)}{of} objects saved; the damaged pack is in headwater/set-aside")
+        done.append(
+            f"objects/pack/{pack.name}: {len(saved)}{of} objects saved; the damaged pack is in headwater/set-aside"
+        )
     return done
 
 

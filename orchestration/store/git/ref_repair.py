@@ -14,6 +14,7 @@ from orchestration.store import durable
 from orchestration.store.contract import MAIN
 from orchestration.store.git.copies import Copy
 from orchestration.store.git.objects import decode_message
+from orchestration.store.git.opening import open_repository
 from orchestration.store.git.ref_files import RefFiles, read_refs, write_ref
 from orchestration.store.git.refs import BRANCHES, LOCK_TIMEOUT_S, TAGS
 
@@ -32,7 +33,7 @@ class _Seen:
 def restore_refs(folder: Path, copy: Copy | None, side_mark: str) -> list[str]:
     """Write every ref that cannot be read, that leads nowhere, or that is lost; what was done, a line each."""
     done = _unpack(folder)
-    repository = pygit2.Repository(str(folder))
+    repository = open_repository(folder)
     refs = read_refs(folder)
     commits = {commit.id: commit for commit in _commits(repository, side_mark)}
     tags = _tag_objects(repository)

@@ -10,14 +10,13 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pygit2
-
 from orchestration.store import durable
 from orchestration.store.contract import Damage, StoreError
 from orchestration.store.git.copies import Copy, read_object
 from orchestration.store.git.create import configure
 from orchestration.store.git.lfs_objects import CHUNK_BYTES, LfsObjects, Pointer
 from orchestration.store.git.objects import GitObjects, write_loose
+from orchestration.store.git.opening import open_repository
 from orchestration.store.git.packs import salvage_packs
 from orchestration.store.git.ref_files import read_head, read_refs
 from orchestration.store.git.ref_repair import restore_refs
@@ -57,7 +56,7 @@ def repair(folder: Path, source: Path | None, side_mark: str) -> RepairReport:
             lfs = LfsObjects(folder / "lfs")
             _restore_takedowns(lfs, copy, report)
             lost = _restore_contents(folder, lfs, copy, report)
-            whole = verify(GitObjects(pygit2.Repository(str(folder))), lfs, fraction=0.0)
+            whole = verify(GitObjects(open_repository(folder)), lfs, fraction=0.0)
     report.left = whole.damage + lost
     return report
 
@@ -81,7 +80,7 @@ def _restore_objects(folder: Path, copy: Copy | None, report: RepairReport) -> N
     """Round by round, for an object that comes back may name others that are lost."""
     restored: dict[str, str] = {}
     while copy:
-        index = walk_index(GitObjects(pygit2.Repository(str(folder))), read_refs(folder).ids)
+        index = walk_index(GitObjects(open_repository(folder)), read_refs(folder).ids)
         found = {oid: whole for oid in index.bad if oid not in restored and (whole := copy.read(oid))}
         if not found:
             break
@@ -93,7 +92,7 @@ def _restore_objects(folder: Path, copy: Copy | None, report: RepairReport) -> N
 
 def _set_aside_loose(folder: Path, copy: Copy | None, report: RepairReport) -> None:
     """Damaged objects that no ref leads to (of deleted branches): gc cannot tell what they held."""
-    repository = pygit2.Repository(str(folder))
+    repository = open_repository(folder)
     needed = walk_index(GitObjects(repository), read_refs(folder).ids).bad
     for path in sorted((folder / "objects").glob("[0-9a-f][0-9a-f]/*")):
         oid = path.parent.name + path.name
@@ -124,7 +123,7 @@ def _restore_takedowns(lfs: LfsObjects, copy: Copy | None, report: RepairReport)
 
 def _restore_contents(folder: Path, lfs: LfsObjects, copy: Copy | None, report: RepairReport) -> list[Damage]:
     """Hash every content; take what is damaged from the copy. Returns what stays damaged, as verify tells it."""
-    git = GitObjects(pygit2.Repository(str(folder)))
+    git = GitObjects(open_repository(folder))
     if copy:
         wanted = {p.sha256: p for p in walk_index(git, read_refs(folder).ids).pointers.values()}
         for sha256, pointer in sorted(wanted.items()):

@@ -44,13 +44,22 @@ from orchestration.store.git import adopted, maintenance, trees
 from orchestration.store.git import verify as git_verify
 from orchestration.store.git.create import LAYOUT, create_store, looks_like_store
 from orchestration.store.git.lfs_objects import LfsObjects
-from orchestration.store.git.objects import ATTRIBUTES, TREE, Entry, GitObjects, NewObjects, Pointer, encode_message
+from orchestration.store.git.objects import (
+    ATTRIBUTES,
+    TREE,
+    Entry,
+    GitObjects,
+    NewObjects,
+    Pointer,
+    damaged,
+    encode_message,
+)
+from orchestration.store.git.opening import open_repository
 from orchestration.store.git.packing import pack_loose
 from orchestration.store.git.refs import BRANCHES, TAGS, GitRefs, annotated_tag
 
 SWEEP_TIMEOUT_S = 3600.0  # a commit waits for a gc or purge under way, and they for commits
 MERGE_ATTEMPTS = 100
-_WALK_ORDER = pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME
 
 
 class GitStore:
@@ -59,7 +68,7 @@ class GitStore:
     def __init__(self, folder: Path) -> None:
         """Use `GitStore.at`, which checks the folder and can create it."""
         self.folder = folder
-        self.repository = pygit2.Repository(str(folder))
+        self.repository = open_repository(folder)
         self.git = GitObjects(self.repository)
         self.lfs = LfsObjects(folder / "lfs")
         locks = folder / "headwater"
@@ -115,7 +124,7 @@ class GitStore:
         if tilde and steps.isdigit():
             commit = self.resolve(base)
             for step in range(int(steps)):
-                parents = self.repository[commit].peel(pygit2.Commit).parent_ids
+                parents = self.git.commit(commit).parent_ids
                 if not parents:
                     raise RefNotFoundError(f"{ref!r}: the history of {base} is only {step} commits long")
                 commit = str(parents[0])
@@ -126,8 +135,10 @@ class GitStore:
         if paths.looks_like_commit_id(ref):
             try:
                 found = self.repository[ref]
-            except (KeyError, ValueError, pygit2.GitError):
+            except (KeyError, ValueError):
                 found = None
+            except (pygit2.GitError, OSError) as error:
+                raise damaged(f"{ref} of {self.folder}", "is damaged", ref, error) from error
             if isinstance(found, pygit2.Commit):
                 return str(found.id)
             if commit := self._refs.get(f"{TAGS}copied/{ref}"):  # its id before the store was copied (copy.py)
@@ -231,15 +242,15 @@ class GitStore:
         with durable.typed_errors(f"merge {branch} into {into}"), self._sweep_shared():
             for attempt in range(MERGE_ATTEMPTS):
                 ours, theirs = self._branch_head(into), head_to_merge(self, branch, expected_head)
-                base = self.repository.merge_base(ours, theirs)
+                base = self.git.common_ancestor(ours, theirs)
                 if base is None:
                     raise StoreError(f"{branch!r} and {into!r} have no common ancestor; they cannot be merged")
                 try:
-                    if str(base) == theirs:
+                    if base == theirs:
                         self._refs.affirm(into, ours)
                         return ours
                     objects = NewObjects(self.git)
-                    root = self._three_way(objects, str(base), ours, theirs, f"merge {branch!r} into {into!r}")
+                    root = self._three_way(objects, base, ours, theirs, f"merge {branch!r} into {into!r}")
                     return self._advance(into, ours, objects, root, [ours, theirs], text)
                 except LostRaceError:
                     time.sleep(random.uniform(0, 0.002 * min(attempt + 1, 25)))
@@ -254,7 +265,7 @@ class GitStore:
         text = encode_message(message, {"reverts": undone})
         with durable.typed_errors(f"revert {undone[:12]}"), self._sweep_shared():
             head = self._branch_head(branch)
-            if head != undone and not self.repository.descendant_of(head, undone):
+            if self.git.common_ancestor(head, undone) != undone:
                 raise StoreError(
                     f"commit {undone[:12]} is not in the history of {branch!r}; it cannot be reverted there"
                 )
@@ -304,9 +315,8 @@ class GitStore:
 
     def log(self, ref: str = MAIN, path: str | None = None, limit: int | None = None) -> Iterator[CommitInfo]:
         """History, newest first; with `path`, commits that differ there from their first parent."""
-        walker = self.repository.walk(self.resolve(ref), _WALK_ORDER)
-        parts = tuple(path.strip("/").split("/")) if path else ()
-        commits = (commit for commit in walker if not parts or self._touches(commit, parts))
+        tip, parts = self.resolve(ref), tuple(path.strip("/").split("/")) if path else ()
+        commits = (commit for commit in self.git.history(tip) if not parts or self._touches(commit, parts))
         return (self.git.info(commit) for commit in islice(commits, limit))
 
     def _touches(self, commit: pygit2.Commit, parts: tuple[str, ...]) -> bool:
@@ -342,7 +352,7 @@ class GitStore:
     def verify(self, ref: str | None = None, fraction: float = 1.0, seed: int = 0) -> VerifyReport:
         """Refs, index and contents: of one ref's tree, or of the whole history of all branches and tags."""
         wanted = self.resolve(ref) if ref is not None else None
-        git = GitObjects(pygit2.Repository(str(self.folder)))  # which remembers nothing of what it has read
+        git = GitObjects(open_repository(self.folder))  # which remembers nothing of what it has read
         return git_verify.verify(git, self.lfs, wanted, fraction, seed)
 
     def purge(self, sha256s: Iterable[str], *, reason: str) -> int:

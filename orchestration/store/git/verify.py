@@ -141,7 +141,8 @@ def verify_folder(folder: Path) -> VerifyReport:
     folders = [name for name in ("objects", "refs", "lfs") if not (folder / name).is_dir()]
     head = read_head(folder)
     lost = [Damage(f"{name}/", "missing", (), (), "ref" if name == "refs" else "pack") for name in folders]
-    return VerifyReport(damage=[*([head] if head else []), *config_damage(folder), *lost, *read_refs(folder).damage])
+    found = [*([head] if head else []), *config_damage(folder), *lost, *pack_damage(folder / "objects")]
+    return VerifyReport(damage=found + read_refs(folder).damage)
 
 
 def structure_damage(git: GitObjects, lfs: LfsObjects, refs: RefFiles) -> list[Damage]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ import pytest
 from orchestration.store import verify_store
 from orchestration.store.contract import CorruptObjectError, DamagedIndexError, PurgedObjectError
 from orchestration.store.git import maintenance
+from orchestration.store.git.repair import repair
 from orchestration.store.git.store import GitStore
 from tests.end_to_end.harness import REPOSITORY
 from tests.orchestration.store.conftest import damage, tree
@@ -24,6 +26,7 @@ DAMAGES = {
     "emptied": lambda path: damage(path, b""),
     "overwritten": lambda path: damage(path, b"\0" * 40),
     "cut": lambda path: damage(path, path.read_bytes()[:-5]),
+    "cut in half": lambda path: damage(path, path.read_bytes()[: path.stat().st_size // 2]),
     "missing": lambda path: path.unlink(),
 }
 
@@ -198,3 +201,55 @@ def test_a_disk_that_reports_an_error_is_not_told_as_damage(place: Path, kind: s
     said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     assert os.strerror(errno.EIO) in said and path.parent.name in said
     assert "could not be read" in said and "missing or damaged" not in said
+
+
+READ = """
+import sys
+from orchestration.store import open_store
+from orchestration.store.contract import CorruptObjectError
+store = open_store(sys.argv[1])
+looks = {
+    "log": lambda: list(store.log("main")),
+    "read": lambda: [store.read_bytes("main", each.path) for each in store.list("main")],
+    "merge": lambda: store.merge("other", message="merged"),
+    "ancestor": lambda: store.resolve("main~2"),
+}
+try:
+    looks[sys.argv[2]]()
+except CorruptObjectError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("look", ["log", "read", "merge", "ancestor"])
+@pytest.mark.parametrize("lost_bytes", [1, 5, 12, 40])
+def test_an_object_that_ends_too_early_holds_nobody_up(place: Path, look: str, lost_bytes: int) -> None:
+    store = GitStore.at(place)
+    store.create_branch("other")
+    store.commit("other", {"more/d": b"4"}, message="elsewhere")
+    below = store.resolve("main")
+    for n in range(2):
+        store.commit("main", {"corpus/a": b"again %d" % n}, message="later")
+    base = {"log": below, "merge": below, "read": object_ids(place)["folder"], "ancestor": store.resolve("main~1")}
+    path = object_file(place, base[look])
+    damage(path, path.read_bytes()[:-lost_bytes])
+    command = [sys.executable, "-c", READ, str(place), look]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "`headwater verify` finds all damage; `headwater repair" in done.stdout
+
+
+def test_an_altered_index_of_a_pack_is_never_followed(place: Path) -> None:
+    GitStore.at(place).commit("main", {f"many/{n}": b"%d" % n for n in range(100)}, message="a pack")
+    whole = tree(GitStore.at(place))
+    gc.collect()  # libgit2 keeps packs by their names as long as a repository has them open
+    (index,) = (place / "objects/pack").glob("*.idx")
+    content = bytearray(index.read_bytes())
+    content[-60] ^= 0x40  # of an offset: libgit2 reads outside the pack, and the process may end there
+    damage(index, bytes(content))
+    with pytest.raises(CorruptObjectError, match=r"pack-.*\.idx does not have the checksum.*headwater repair"):
+        GitStore.at(place)
+    assert {each.sha256 for each in verify_store(place).damage} == {f"objects/pack/{index.stem}.pack"}
+    report = repair(place, None, "headwater.side")
+    assert not report.left, report.left
+    assert tree(GitStore.at(place)) == whole
