@@ -17,9 +17,20 @@ from benchmarks.results import RESULTS, ROOT, read
 
 def changes_since(commit: str, code: list[str], repository: Path = ROOT) -> list[str] | None:
     """Commits after this one that change the code, newest first; None where the history does not reach it."""
-    command = ["git", "log", "--format=%h %cs %s", f"{commit}..HEAD", "--", *code]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
+    places = [*code, *_earlier_places(commit, code, repository)]
+    done = _git(repository, "log", "--format=%h %cs %s", f"{commit}..HEAD", "--", *places)
     return done.stdout.splitlines() if done.returncode == 0 else None
+
+
+def _earlier_places(commit: str, code: list[str], repository: Path) -> list[str]:
+    """Where files of the code stood at the commit, as far as that is elsewhere: a moved file has its changes there."""
+    done = _git(repository, "diff", "-M", "-l0", "--diff-filter=R", "--name-status", commit, "HEAD")
+    moves = [line.split("\t")[1:] for line in done.stdout.splitlines()]
+    return [old for old, new in moves if any(new == place or new.startswith(f"{place}/") for place in code)]
+
+
+def _git(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=repository, capture_output=True, text=True)
 
 
 def warnings(folder: Path = RESULTS, repository: Path = ROOT) -> list[str]:

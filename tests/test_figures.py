@@ -99,7 +99,7 @@ def git(folder: Path, *arguments: str) -> str:
 def test_a_result_older_than_a_change_of_its_code_is_told(tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     for name in ("measured.py", "other.py"):
-        (tmp_path / name).write_text("1")
+        (tmp_path / name).write_text("a line that stays\n" * 9 + "1")
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
     results = tmp_path / "results"
@@ -115,12 +115,16 @@ def test_a_result_older_than_a_change_of_its_code_is_told(tmp_path: Path) -> Non
     (tmp_path / "other.py").write_text("2")
     git(tmp_path, "commit", "-qam", "another file")
     assert told() == []
-    (tmp_path / "measured.py").write_text("2")
+    (tmp_path / "measured.py").write_text("a line that stays\n" * 9 + "2")
     git(tmp_path, "commit", "-qam", "faster")
     (warning,) = told()
     assert "changes of its code since: 1, the last" in warning and warning.endswith("faster")
+    git(tmp_path, "mv", "measured.py", "moved.py")
+    git(tmp_path, "commit", "-qm", "another place")
+    file["code"] = ["moved.py"]
+    assert "changes of its code since: 2, the last" in told()[0], "what happened before the move counts, too"
     file["commit"] = "0" * 40
     assert "is not in this history" in told()[0]
-    file |= {"commit": git(tmp_path, "rev-parse", "HEAD"), "uncommitted": ["measured.py"]}
+    file |= {"commit": git(tmp_path, "rev-parse", "HEAD"), "uncommitted": ["moved.py"]}
     goal["met"] = False
-    assert told() == ["thing: measured with uncommitted changes of measured.py", "thing: MISSED seconds of a thing, 3"]
+    assert told() == ["thing: measured with uncommitted changes of moved.py", "thing: MISSED seconds of a thing, 3"]

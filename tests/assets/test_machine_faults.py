@@ -22,9 +22,9 @@ BROAD = {"OSError", "IOError", "Exception", "BaseException"}
 NO_VERDICT = {
     "child_process.py:peak_rss_bytes": "a number for a report",
     "sources/bulk/dataset_rows.py:read_time": "turns a number in memory into a date",
-    "sources/spider.py:start": "kept, and raised by the process that waits for the crawl",
-    "sources/warc_members.py:reading_record": "reads bytes in memory; lets MemoryError through",
-    "documents/executors.py:_result": "names the task and raises",
+    "sources/web/spider.py:start": "kept, and raised by the process that waits for the crawl",
+    "sources/streams/warc_members.py:reading_record": "reads bytes in memory; lets MemoryError through",
+    "executors/local.py:_result": "names the task and raises",
     "sources/variables.py:hidden": "raises what it caught, or its like without a secret",
     "sources/variables.py:_without_values": "a log record that cannot be formatted is logging's to tell",
     "documents/blocks.py:_guarded": "asks machine_fault itself",

@@ -27,7 +27,7 @@ from tests.campaigns.killing import kill_one, victims
 from tests.training.running import read_metrics
 from tests.training.tiny import write_request
 
-CODE = ("training", "orchestration/resources", "tests/campaigns/goodput.py")
+CODE = ("training", "orchestration/launch", "tests/campaigns/goodput.py")
 GOAL = 0.8
 SHAPE = {"dim": 128, "n_layers": 6, "n_heads": 4, "n_kv_heads": 2, "vocab_size": bench_loader.VOCABULARY}
 CALIBRATION_STEPS = 20

@@ -28,7 +28,7 @@ from tests.campaigns.killing import killer_at_step, victims
 from tests.training import tiny
 from tests.training.running import exact, wait_until, weights
 
-CODE = ("training", "orchestration/resources", "tests/campaigns/resume.py")
+CODE = ("training", "orchestration/launch", "tests/campaigns/resume.py")
 STEPS, BATCH = 24, 4
 LAYOUTS: list[dict[str, int]] = [{}, {"dp_shard": 2}, {"tp": 2}, {"pp": 2}, {"dp_replicate": 2}, {}]
 TOLERANCE = 1e-4

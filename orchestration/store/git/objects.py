@@ -167,6 +167,16 @@ class GitObjects:
             raise CorruptObjectError(f"{commit_id} is not a commit but a {type(found).__name__.lower()}", commit_id)
         return found
 
+    def commit_named(self, prefix: str) -> str | None:
+        """Id of the one commit whose id begins so. Raises CorruptObjectError for one that cannot be read."""
+        try:
+            found = self.repository[prefix]
+        except (KeyError, ValueError):  # none, or several
+            return None
+        except (pygit2.GitError, OSError) as error:
+            raise damaged(f"{prefix} of {self.repository.path}", "is damaged", prefix, error) from error
+        return str(found.id) if isinstance(found, pygit2.Commit) else None
+
     def root(self, commit_id: str) -> str:
         """Id of a commit's tree."""
         return str(self.commit(commit_id).tree_id)

@@ -51,7 +51,6 @@ from orchestration.store.git.objects import (
     GitObjects,
     NewObjects,
     Pointer,
-    damaged,
     encode_message,
 )
 from orchestration.store.git.opening import open_repository
@@ -124,8 +123,7 @@ class GitStore:
         if tilde and steps.isdigit():
             commit = self.resolve(base)
             for step in range(int(steps)):
-                parents = self.git.commit(commit).parent_ids
-                if not parents:
+                if not (parents := self.git.commit(commit).parent_ids):
                     raise RefNotFoundError(f"{ref!r}: the history of {base} is only {step} commits long")
                 commit = str(parents[0])
             return commit
@@ -133,14 +131,8 @@ class GitStore:
             if commit := self._refs.get(kind + ref):
                 return commit
         if paths.looks_like_commit_id(ref):
-            try:
-                found = self.repository[ref]
-            except (KeyError, ValueError):
-                found = None
-            except (pygit2.GitError, OSError) as error:
-                raise damaged(f"{ref} of {self.folder}", "is damaged", ref, error) from error
-            if isinstance(found, pygit2.Commit):
-                return str(found.id)
+            if commit := self.git.commit_named(ref):
+                return commit
             if commit := self._refs.get(f"{TAGS}copied/{ref}"):  # its id before the store was copied (copy.py)
                 return commit
         raise RefNotFoundError(f"{ref!r} is no branch, tag or commit of {self.folder} (or an ambiguous prefix)")
@@ -315,8 +307,9 @@ class GitStore:
 
     def log(self, ref: str = MAIN, path: str | None = None, limit: int | None = None) -> Iterator[CommitInfo]:
         """History, newest first; with `path`, commits that differ there from their first parent."""
-        tip, parts = self.resolve(ref), tuple(path.strip("/").split("/")) if path else ()
-        commits = (commit for commit in self.git.history(tip) if not parts or self._touches(commit, parts))
+        parts = tuple(path.strip("/").split("/")) if path else ()
+        history = self.git.history(self.resolve(ref))
+        commits = (commit for commit in history if not parts or self._touches(commit, parts))
         return (self.git.info(commit) for commit in islice(commits, limit))
 
     def _touches(self, commit: pygit2.Commit, parts: tuple[str, ...]) -> bool:
