@@ -10,8 +10,10 @@ import ast
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,19 @@ THEIRS: dict[str, tuple[str, ...]] = {
     "torchtitan": ("training/",),
 }
 """Top-level module -> path prefixes that may import it. Any dagster_* not named here follows dagster."""
+
+FLOORS: dict[str, list[str]] = {
+    "orchestration": ["store", "process", "identity", "launch", "upkeep", "publish", "graph", "run", "doctor", "cli"],
+    "training": ["contract", "machine", "model", "data", "watching", "checkpoints", "recovery"],
+}
+"""The rooms of a package from the ground up: a module may import its own room and those below, and what stands beside the
+rooms where that is no higher. Only what stands beside the rooms of training/ (its program) imports all of them."""
+
+BESIDE = {"orchestration": 0, "training": 99}
+"""The floor of the modules beside the rooms: the list of stages and the configuration are the ground of orchestration/."""
+
+MAX_MODULES = 15
+"""Of one folder: more are not seen at a glance."""
 
 HEAVY = ("torch", "torchtitan", "dagster", "datatrove", "scrapy", "transformers", "polars", "duckdb", "matplotlib")
 """What importing every defs.py must not load: the graph, the CLI and the doctor start with them."""
@@ -157,6 +172,69 @@ def test_importing_every_defs_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [], f"loaded by importing {', '.join(modules)}"
+
+
+def floor_of(module: str) -> int:
+    """The floor of a module of a package with floors, counted from 1; BESIDE's for one that is in no room."""
+    package, _, rest = module.partition(".")
+    room = rest.partition(".")[0]
+    return FLOORS[package].index(room) + 1 if room in FLOORS[package] else BESIDE[package]
+
+
+def climbing(path: str, source: str) -> list[str]:
+    """Imports of one file from a higher floor."""
+    package = Path(path).parts[0]
+    here = ".".join(Path(path).with_suffix("").parts)
+    return [
+        f"{path}:{found.line}: imports {found.module}, which stands above it: {' < '.join(FLOORS[package])}"
+        for found in imports_of(source, ".".join(Path(path).parent.parts))
+        if found.module.partition(".")[0] == package and floor_of(found.module) > floor_of(here)
+    ]
+
+
+def test_a_room_imports_what_is_below_it() -> None:
+    problems = [each for path in files(*FLOORS) for each in climbing(path, (REPOSITORY / path).read_text("utf-8"))]
+    assert not problems, "\n" + "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "allowed"),
+    [
+        ("orchestration/store/contract.py", "from orchestration.config import home_folder", True),
+        ("orchestration/store/contract.py", "def f():\n    from orchestration.graph import sensors", False),
+        ("orchestration/config.py", "from orchestration.launch.local import started", False),
+        ("training/contract/request.py", "from training.model.llama import model_args", False),
+        ("training/data/opening.py", "from training.contract.request import TrainRequest", True),
+        ("training/recovery/reactions.py", "from training.trainer import OrderedTrainer", False),
+        ("training/main.py", "from training.recovery.reactions import Recovery", True),
+    ],
+)
+def test_an_import_from_above_is_found(path: str, source: str, allowed: bool) -> None:
+    assert (climbing(path, source) == []) == allowed
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Also not one that is for types only, or inside a function."""
+    modules = {path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in files(*OURS)}
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for module, path in modules.items():
+        source = (REPOSITORY / path).read_text("utf-8").replace("if TYPE_CHECKING:", "if True:")
+        for found in imports_of(source, ".".join(Path(path).parent.parts)):
+            names = found.module.split(".")
+            known = (".".join(names[:n]) for n in range(len(names), 0, -1))
+            other = next((name for name in known if name in modules), module)
+            if other != module:
+                sorter.add(module, other)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_no_folder_holds_more_than_is_seen_at_a_glance() -> None:
+    counts = Counter(str(Path(path).parent) for path in files(*OURS) if not path.endswith("__init__.py"))
+    crowded = {folder: count for folder, count in counts.items() if count > MAX_MODULES}
+    assert not crowded, f"over {MAX_MODULES} modules, make rooms: {crowded}"
 
 
 def test_no_file_is_longer_than_a_reader_can_hold() -> None:

@@ -1,4 +1,4 @@
-"""Runs a datatrove pipeline on processes of this machine. executor_ray.py and executor_slurm.py do it elsewhere.
+"""Runs a datatrove pipeline on processes of this machine. ray.py and slurm.py do it elsewhere.
 
 datatrove's executors are kept for their tasks, statistics and completion markers; only the loop that
 hands out tasks is ours. LocalPipelineExecutor's own pool starts a manager process by forking the

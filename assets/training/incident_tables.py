@@ -1,6 +1,6 @@
 """Loss incidents of a run: when a step is one, what is done about it, and whom the record accuses.
 
-The training program (training/contract/bands.py, recovery.py) detects, decides and goes on by itself; what it wrote down is
+The training program (training/contract/bands.py, training/recovery) detects, decides and goes on by itself; what it wrote down is
 published with the checkpoints. Here it is joined with what only the assets know: URLs and sources.
 """
 

@@ -44,7 +44,7 @@ def repair(
     from orchestration.publish.publisher import STAGED
     from orchestration.store import open_store
     from orchestration.store.contract import StoreError, VerifyReport
-    from orchestration.store.git.repair import repair as mend
+    from orchestration.store.git.mending.repair import repair as mend
     from orchestration.upkeep.run_tags import restore_run_tags
 
     place = open_workplace().store_place

@@ -8,7 +8,7 @@ the next one, and the end of training, wait for it.
     save()   copy -> [thread] dcp/ -> sums -> hf/ -> complete.json
     load()   newest whole checkpoint; one whose files are not those that were saved is set aside
 
-The folders are described in checkpoint_files.py.
+The folders are described in files.py.
 """
 
 from __future__ import annotations

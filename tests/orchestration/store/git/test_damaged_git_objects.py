@@ -16,7 +16,7 @@ import pytest
 from orchestration.store import verify_store
 from orchestration.store.contract import CorruptObjectError, DamagedIndexError, PurgedObjectError
 from orchestration.store.git import maintenance
-from orchestration.store.git.repair import repair
+from orchestration.store.git.mending.repair import repair
 from orchestration.store.git.store import GitStore
 from tests.end_to_end.harness import REPOSITORY
 from tests.orchestration.store.conftest import damage, tree

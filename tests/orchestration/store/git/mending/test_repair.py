@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from orchestration.cli.main import app
 from orchestration.store import verify_store
 from orchestration.store.contract import MAIN, StoreError
-from orchestration.store.git.repair import repair
+from orchestration.store.git.mending.repair import repair
 from orchestration.store.git.store import GitStore
 from tests.orchestration.store.conftest import damage
 

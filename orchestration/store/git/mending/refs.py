@@ -12,7 +12,7 @@ import pygit2
 
 from orchestration.store import durable
 from orchestration.store.contract import MAIN
-from orchestration.store.git.copies import Copy
+from orchestration.store.git.mending.copies import Copy
 from orchestration.store.git.objects import decode_message
 from orchestration.store.git.opening import open_repository
 from orchestration.store.git.ref_files import RefFiles, read_refs, write_ref

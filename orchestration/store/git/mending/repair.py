@@ -12,14 +12,14 @@ from pathlib import Path
 
 from orchestration.store import durable
 from orchestration.store.contract import Damage, StoreError
-from orchestration.store.git.copies import Copy, read_object
 from orchestration.store.git.create import configure
 from orchestration.store.git.lfs_objects import CHUNK_BYTES, LfsObjects, Pointer
+from orchestration.store.git.mending.copies import Copy, read_object
+from orchestration.store.git.mending.refs import restore_refs
 from orchestration.store.git.objects import GitObjects, write_loose
 from orchestration.store.git.opening import open_repository
 from orchestration.store.git.packs import salvage_packs
 from orchestration.store.git.ref_files import read_head, read_refs
-from orchestration.store.git.ref_repair import restore_refs
 from orchestration.store.git.verify import config_damage, verify, walk_index
 
 LOCK_TIMEOUT_S = 600.0
