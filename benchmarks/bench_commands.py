@@ -94,7 +94,7 @@ def best(name: str, folder: Path, crawls: int, arguments: Sequence[str], repeats
     runs = []
     for _ in range(repeats):
         shutil.rmtree(folder / "out", ignore_errors=True)
-        runs.append(timed([sys.executable, "-m", "orchestration.cli.main", *arguments], folder))
+        runs.append(timed([sys.executable, "-m", "orchestration.cli", *arguments], folder))
         if name == "run" and NOTHING_TO_DO not in (folder / "output.txt").read_text():
             raise SystemExit(f"there was something to do: {(folder / 'output.txt').read_text()}")
     row = {"command": name, "crawls": crawls} | min(runs, key=lambda run: run["cpu_s"])

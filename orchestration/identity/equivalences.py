@@ -94,8 +94,7 @@ def _as_toml(row: Equivalence) -> str:
 
 def _codes_of_last_commit() -> dict[str, str]:
     """What the last commit's own program says of its own code."""
-    parts = ["pyproject.toml", *PROJECT_PACKAGES]
-    archive = subprocess.run(["git", "archive", "HEAD", *parts], cwd=REPOSITORY, capture_output=True)
+    archive = subprocess.run(["git", "archive", "HEAD", *PROJECT_PACKAGES], cwd=REPOSITORY, capture_output=True)
     if archive.returncode:
         said = archive.stderr.decode(errors="replace").strip()
         raise ConfigError(
@@ -104,10 +103,7 @@ def _codes_of_last_commit() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
             tar.extractall(folder, filter="data")
-        scripts = tomllib.loads((Path(folder) / "pyproject.toml").read_text("utf-8"))["project"]["scripts"]
-        module, _, function = scripts["headwater"].partition(":")  # where its command stood then
-        program = f"from {module} import {function}; {function}()"
-        command = [sys.executable, "-c", program, "equivalence", "codes", "--json"]
+        command = [sys.executable, "-m", "orchestration.cli", "equivalence", "codes", "--json"]
         environment = os.environ | {"PYTHONPATH": folder, "HEADWATER_HOME": str(Path(folder) / "home")}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:

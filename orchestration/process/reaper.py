@@ -40,6 +40,6 @@ def _is_headwater(pid: int) -> bool:
 
     try:
         command = " ".join(psutil.Process(pid).cmdline())
-        return "headwater" in command or "orchestration.cli.main" in command
+        return "headwater" in command or "orchestration.cli" in command
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False

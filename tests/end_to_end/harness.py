@@ -59,7 +59,7 @@ class Home:
 
     def popen(self, *arguments: str, **kwargs: Any) -> subprocess.Popen[str]:
         """Start `headwater ARGUMENTS`."""
-        command = [sys.executable, "-m", "orchestration.cli.main", *arguments]
+        command = [sys.executable, "-m", "orchestration.cli", *arguments]
         return subprocess.Popen(command, env=self.env(), cwd=REPOSITORY, text=True, **kwargs)
 
     def headwater(self, *arguments: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:

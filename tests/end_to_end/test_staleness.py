@@ -117,7 +117,7 @@ def test_every_asset_is_downstream_of_the_crawl() -> None:
 
 
 def status_exit_code(home: Home, code: Path) -> int:
-    command = [sys.executable, "-m", "orchestration.cli.main", "status"]
+    command = [sys.executable, "-m", "orchestration.cli", "status"]
     return subprocess.run(command, cwd=code, env=home.env(), capture_output=True, check=False).returncode
 
 

@@ -108,7 +108,7 @@ def test_the_first_and_the_last_stage_of_a_pipeline_hold_different_things() -> N
 
 
 def test_the_command_prints_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestration.cli.main import app
+    from orchestration.cli.app import app
 
     monkeypatch.setenv("HEADWATER_CONFIG", str(REPOSITORY / "config"))
     done = CliRunner().invoke(app, ["layout", "llama-8b", "--gpus", "8", "--vocabulary", "128256", "--json"])

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from assets.documents.recipe import Filters
-from orchestration.cli.main import app
+from orchestration.cli.app import app
 from orchestration.cli.stage import read_table
 from orchestration.config import REPOSITORY, ConfigError
 

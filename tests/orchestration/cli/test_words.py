@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestration.cli.main import app
+from orchestration.cli.app import app
 from orchestration.store import open_store
 from tests.end_to_end.harness import CONFIG
 

@@ -148,7 +148,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, subp
         port = probe.getsockname()[1]
     kept = {k: v for k, v in os.environ.items() if k not in ("DAGSTER_HOME", "HEADWATER_STORE", "HEADWATER_CONFIG")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "orchestration.cli.main", "ui", "--port", str(port), "--origin", PROXY],
+        [sys.executable, "-m", "orchestration.cli", "ui", "--port", str(port), "--origin", PROXY],
         env=kept | {"HEADWATER_HOME": str(home)},
         cwd=REPOSITORY,
         text=True,

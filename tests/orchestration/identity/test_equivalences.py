@@ -33,7 +33,7 @@ def git(root: Path, *arguments: str) -> None:
 
 def headwater(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(root), "HEADWATER_HOME": str(root / "home")}
-    command = [sys.executable, "-m", "orchestration.cli.main", "equivalence", *arguments]
+    command = [sys.executable, "-m", "orchestration.cli", "equivalence", *arguments]
     return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
 
 

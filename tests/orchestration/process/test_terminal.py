@@ -112,7 +112,7 @@ def test_json_stays_data_and_steers_nothing(attack: str, capsys: pytest.CaptureF
 
 
 def test_an_error_that_quotes_a_page_is_harmless(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "orchestration.cli.main", "store", "copy", f"{tmp_path}/\x1b]0;t\x07no[/b]", "x"]
+    command = [sys.executable, "-m", "orchestration.cli", "store", "copy", f"{tmp_path}/\x1b]0;t\x07no[/b]", "x"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 1
     assert "no[/b]" in done.stderr
@@ -121,7 +121,7 @@ def test_an_error_that_quotes_a_page_is_harmless(tmp_path: Path) -> None:
 
 def test_the_traceback_of_a_bug_is_harmless() -> None:
     program = (
-        "import orchestration.cli.main as c\n"
+        "import orchestration.cli.app as c\n"
         "def broken(): raise RuntimeError('page \\x1b]0;t\\x07says')\n"
         "c.app = broken\n"
         "c.main()\n"

@@ -115,7 +115,7 @@ def test_the_command_copies_to_lakefs_and_back(tmp_path: Path) -> None:
     away = f"lakefs://{servers.repository_of(tmp_path)}"
 
     def headwater(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "orchestration.cli.main", "store", "copy", *arguments]
+        command = [sys.executable, "-m", "orchestration.cli", "store", "copy", *arguments]
         return subprocess.run(command, cwd=servers.ROOT, env=environ, capture_output=True, text=True)
 
     there = headwater(str(tmp_path / "here" / "store.git"), away)

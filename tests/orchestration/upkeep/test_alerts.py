@@ -12,7 +12,7 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.storage.tags import RETRY_ON_ASSET_OR_OP_FAILURE_TAG
 from typer.testing import CliRunner
 
-from orchestration.cli.main import app
+from orchestration.cli.app import app
 from orchestration.config import ConfigError
 from orchestration.graph import alert_sensor
 from orchestration.graph.alert_sensor import build_alert_sensors, tell_what_is_new

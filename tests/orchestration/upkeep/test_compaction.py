@@ -17,7 +17,7 @@ from assets.packs import PackedRows
 from assets.tables import write_table
 from assets.tokenizer.texts import group_by_crawl, read_texts
 from benchmarks.bench_many_segments import make_store
-from orchestration.cli.main import app
+from orchestration.cli.app import app
 from orchestration.identity.catalog import read_catalog, segment
 from orchestration.identity.digest import MANIFEST, file_sha256
 from orchestration.store.contract import PurgedObjectError, StoreError

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestration.cli.main import app
+from orchestration.cli.app import app
 from orchestration.identity.digest import MANIFEST
 from orchestration.store import open_store
 from orchestration.store.contract import MAIN, VersionedStore

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from orchestration.cli.main import app
+from orchestration.cli.app import app
 from orchestration.identity.catalog import read_catalog, segment
 from orchestration.run.driver import RunFailedError
 from orchestration.store.contract import PurgedObjectError, StoreError

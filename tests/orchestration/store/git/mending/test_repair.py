@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from orchestration.cli.main import app
+from orchestration.cli.app import app
 from orchestration.store import verify_store
 from orchestration.store.contract import MAIN, StoreError
 from orchestration.store.git.mending.repair import repair
