@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from assets.delta_table import Changes, Part, key_columns, read_batches, read_parts, table_parts, write_changes
+from assets.errors import HeadwaterError
 from assets.key_set import KeySet
 from assets.packs import PackedRows, read_rows
 from assets.packs import read_batches as read_packed_batches
@@ -26,7 +27,7 @@ from assets.packs import read_batches as read_packed_batches
 RecipeT = TypeVar("RecipeT", bound=BaseModel)
 
 
-class BuildError(Exception):
+class BuildError(HeadwaterError):
     """A stage cannot go on. The message says the rule, the value found, the file and row, and what to do."""
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from assets.errors import HeadwaterError
 from assets.executors.placement import ExecutorName, RayOptions, SlurmOptions
 from assets.sources.variables import PLACES, VARIABLE, named_place, without_userinfo
 from orchestration.stages import BY_NAME, GROUPS, Stage
@@ -35,7 +36,7 @@ SOURCE_KINDS = ("web", "files", "common_crawl", "wikipedia", "dataset", "documen
 """Tags of the union of source tables, which pydantic puts into the place of an error."""
 
 
-class ConfigError(Exception):
+class ConfigError(HeadwaterError):
     """A configuration file breaks a rule; the message names file, key, rule and remedy."""
 
 

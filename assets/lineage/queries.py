@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from assets.build import Segment
+from assets.errors import HeadwaterError
 from assets.lineage.index import amended_order, connect, has, literal, parquet, plan_of
 
 if TYPE_CHECKING:
     import duckdb
 
 
-class LineageNotFoundError(Exception):
+class LineageNotFoundError(HeadwaterError):
     """The index holds nothing of that name. The message says what it holds."""
 
 

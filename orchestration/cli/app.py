@@ -92,29 +92,12 @@ def expected_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _expected(error: Exception) -> str | None:
-    """What a person is told of a known error or a fault of the machine; None for a bug. The modules of the errors are
-    imported only now: they cost every command a second."""
-    from assets.build import BuildError
-    from assets.lineage.queries import LineageNotFoundError
-    from orchestration.config import ConfigError, home_folder
-    from orchestration.graph.ui_guard import OriginError
-    from orchestration.graph.ui_server import UiError
-    from orchestration.identity.catalog import CatalogError
-    from orchestration.identity.partitions import PartitionError
-    from orchestration.process.asset_lock import AlreadyRunningError
+    """What a person is told of an error that was raised on purpose, or of a fault of the machine; None for a bug."""
+    from assets.errors import HeadwaterError
+    from orchestration.config import home_folder
     from orchestration.process.machine_errors import machine_trouble
-    from orchestration.publish.publisher import BlockedError, StaleInputError
-    from orchestration.run.demo import DemoError
-    from orchestration.run.driver import RunFailedError
-    from orchestration.store.contract import StoreError
-    from orchestration.upkeep.alerts import DeliveryError
 
-    known = (
-        *(BuildError, CatalogError, ConfigError, DemoError, RunFailedError, PartitionError),
-        *(AlreadyRunningError, BlockedError, LineageNotFoundError, StaleInputError, StoreError),
-        *(DeliveryError, OriginError, UiError),
-    )
-    return str(error) if isinstance(error, known) else machine_trouble(error, home_folder())
+    return str(error) if isinstance(error, HeadwaterError) else machine_trouble(error, home_folder())
 
 
 def _fail(message: str) -> None:

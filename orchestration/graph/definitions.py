@@ -11,17 +11,17 @@ from typing import Any
 import dagster as dg
 
 from assets.build import BuildError
-from orchestration.config import ConfigError, Profile
+from assets.errors import HeadwaterError
+from orchestration.config import Profile, home_folder
 from orchestration.graph.alert_sensor import build_alert_sensors
 from orchestration.graph.in_progress import JOBS
 from orchestration.graph.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.graph.schedules import build_schedules
 from orchestration.graph.sensors import build_sensors
 from orchestration.graph.ui_metadata import latest_pictures, materialization_metadata
-from orchestration.identity.catalog import CatalogError, read_catalog
+from orchestration.identity.catalog import read_catalog
 from orchestration.identity.code_version import code_version
 from orchestration.identity.equivalences import canonical_code
-from orchestration.identity.key_order import KeyOrderError
 from orchestration.process.asset_lock import AlreadyRunningError
 from orchestration.process.machine_errors import machine_trouble
 from orchestration.process.offline import apply_offline_defaults
@@ -31,15 +31,11 @@ from orchestration.publish.evidence import ACCEPT_YIELD_TAG
 from orchestration.publish.publisher import (
     ALLOW_STALE_TAG,
     FORCE_TAG,
-    BlockedError,
     Publication,
-    PublishedOnceError,
     Publisher,
     StaleInputError,
 )
-from orchestration.publish.staged import NotWhatWasCheckedError
 from orchestration.stages import GROUPS, STAGES, Stage
-from orchestration.store.contract import StoreError
 from quality.asset_checks import NamedOutcome, check_specs
 
 PARTITIONS = {
@@ -47,10 +43,6 @@ PARTITIONS = {
     "run": dg.DynamicPartitionsDefinition(name="run"),
 }
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
-EXPECTED_ERRORS = (
-    *(BuildError, CatalogError, ConfigError, KeyOrderError, StoreError),
-    *(StaleInputError, AlreadyRunningError, BlockedError, NotWhatWasCheckedError, PublishedOnceError),
-)
 
 
 def group_label(group: str) -> str:
@@ -90,10 +82,10 @@ def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
 def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any]:
     """Stage the data, yield the verdicts, merge, yield the materialisation; or fail saying why."""
     partition = context.partition_key if context.has_partition_key else None
-    workplace = open_workplace()
     label = f"{stage.name}[{partition}]" if partition else stage.name
     progress = progress_for(label, context.log)
     try:
+        workplace = open_workplace()
         publisher = Publisher(
             store=workplace.store,
             config=workplace.config,
@@ -109,17 +101,17 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
             publication = result if isinstance(result, Publication) else publisher.merge(result)
     except (StaleInputError, AlreadyRunningError) as error:
         if ASKED_TAG not in context.run.tags:
-            raise dg.Failure(description=str(error), metadata=_kind(error)) from error
+            raise dg.Failure(description=str(error), metadata=_kind(error)) from None
         # What a sensor found fit changed since: its next tick decides anew, and nothing went wrong.
         context.log.info(f"{label} is left to the next tick: {error}")
         yield from _no_verdicts(stage)
         return
-    except EXPECTED_ERRORS as error:
+    except HeadwaterError as error:
         if type(error).__name__ in VERDICTS:
             context.instance.add_run_tags(context.run.run_id, {VERDICT_TAG: type(error).__name__})
-        raise dg.Failure(description=_description(error, workplace.home), metadata=_kind(error)) from error
+        raise dg.Failure(description=_description(error), metadata=_kind(error)) from None
     except Exception as error:
-        trouble = machine_trouble(error, workplace.home)
+        trouble = machine_trouble(error, home_folder())
         if trouble is None:
             raise
         raise dg.Failure(description=trouble, metadata=_kind(error)) from error
@@ -139,9 +131,9 @@ def _no_verdicts(stage: Stage) -> Iterator[dg.Output[None]]:
         yield dg.Output(None, output_name=f"{stage.name}_{check.name}")
 
 
-def _description(error: Exception, home: Path) -> str:
+def _description(error: HeadwaterError) -> str:
     """A stage's own message; where that only quotes the machine's (the training program's traceback), our own."""
-    quoted = machine_trouble(error, home) if isinstance(error, BuildError) else None
+    quoted = machine_trouble(error, home_folder()) if isinstance(error, BuildError) else None
     return quoted or str(error)
 
 
@@ -200,7 +192,7 @@ def published_pictures() -> dict[str, str]:
     try:
         catalog = read_catalog(workplace.store)
         return {stage.name: latest_pictures(stage.name, workplace.store, catalog) for stage in STAGES}
-    except (StoreError, CatalogError) as error:
+    except HeadwaterError as error:
         return {stage.name: f"No pictures: {error}" for stage in STAGES}
 
 

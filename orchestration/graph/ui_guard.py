@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from assets.errors import HeadwaterError
+
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -23,7 +25,7 @@ _ORIGIN = re.compile(r"https?://[^/?#@\s]+")
 _NO_FRAMES = (b"x-frame-options", b"SAMEORIGIN")  # no foreign page shows the UI under a click of its own
 
 
-class OriginError(ValueError):
+class OriginError(HeadwaterError, ValueError):
     """An origin that was configured is none."""
 
 

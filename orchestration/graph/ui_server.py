@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assets.errors import HeadwaterError
 from orchestration.config import REPOSITORY
 from orchestration.graph.ui_guard import UiGuard, parse_origins
 from orchestration.upkeep.run_history import trim_history
@@ -38,7 +39,7 @@ runpy.run_module("dagster._daemon", run_name="__main__")
 _STATEMENT_MS, _RECYCLE_S, _OVERFLOW, _POLL_MS = 15_000, 3_600, 20, 2_000  # what dagster-webserver uses
 
 
-class UiError(Exception):
+class UiError(HeadwaterError):
     """The UI could not go on. The message says why."""
 
 

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from assets.build import Segment
+from assets.errors import HeadwaterError
 from assets.packs import PackedRows
 from orchestration.identity.digest import MANIFEST
 from orchestration.identity.kept_manifests import KEPT_BEHIND, keep, read_kept
@@ -31,7 +32,7 @@ MANIFEST_FORMAT = 1
 NOT_PACKED: Mapping[str, PackedRows] = {}
 
 
-class CatalogError(Exception):
+class CatalogError(HeadwaterError):
     """The store holds something this version of Headwater cannot read."""
 
 

@@ -10,11 +10,13 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+from assets.errors import HeadwaterError
+
 _KEY = re.compile(r"(?P<name>[a-z0-9][a-z0-9-]*)@(?P<stamp>\d{8}T\d{6}Z)")
 FORM = "%Y%m%dT%H%M%SZ"
 
 
-class PartitionError(Exception):
+class PartitionError(HeadwaterError):
     """A partition key is malformed."""
 
 

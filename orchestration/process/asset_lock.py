@@ -9,8 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from assets.errors import HeadwaterError
 
-class AlreadyRunningError(Exception):
+
+class AlreadyRunningError(HeadwaterError):
     """Another process is building the same partition of the same asset."""
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from assets.build import Build, BuildError, Extension, Progress, Segment, StageReport, TrainerLauncher
+from assets.errors import HeadwaterError
 from orchestration.config import Config
 from orchestration.identity.catalog import MANIFEST_FORMAT, Catalog, prefix, read_catalog, segment, way_out
 from orchestration.identity.digest import DIGESTS, HIDDEN, REPORT, FileDigest, FolderDigest, digest_folder
@@ -55,15 +56,15 @@ STAGED = "staged_on"
 """Metadata key of commits on build branches: the history of published data leaves them out."""
 
 
-class StaleInputError(Exception):
+class StaleInputError(HeadwaterError):
     """Something upstream is stale or missing: building on it would serve old data as new."""
 
 
-class PublishedOnceError(Exception):
+class PublishedOnceError(HeadwaterError):
     """Evidence of the web, or what a run is bound to, was to be replaced."""
 
 
-class BlockedError(Exception):
+class BlockedError(HeadwaterError):
     """A blocking check failed: the data stays on its branch, `main` is untouched."""
 
 

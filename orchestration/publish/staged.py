@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from assets.build import StageReport
+from assets.errors import HeadwaterError
 from orchestration.identity.catalog import prefix
 from orchestration.identity.digest import MANIFEST
 from orchestration.process.asset_lock import AssetLock
@@ -16,7 +17,7 @@ from orchestration.store.contract import VersionedStore
 from quality.asset_checks import NamedOutcome
 
 
-class NotWhatWasCheckedError(Exception):
+class NotWhatWasCheckedError(HeadwaterError):
     """What is to be merged is not, or is no longer, what the checks looked at."""
 
 

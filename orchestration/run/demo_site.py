@@ -21,13 +21,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from assets.errors import HeadwaterError
+
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
 PORT_VARIABLE = "HEADWATER_DEMO_PORT"
 ROBOTS = b"User-agent: *\nAllow: /\n"
 
 
-class DemoError(Exception):
+class DemoError(HeadwaterError):
     """The demo's sources cannot be had or served. The message says cause and remedy."""
 
 

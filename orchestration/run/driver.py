@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from assets.errors import HeadwaterError
 from orchestration.config import ConfigError
 from orchestration.graph.unfinished import TRIES, failures, registered, unfinished_crawls
 from orchestration.identity.catalog import Catalog, read_catalog
@@ -30,7 +31,7 @@ BINDING_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "run
 """What a run is for ever bound to: if one is stale, the recipe changed, and a new run is due."""
 
 
-class RunFailedError(Exception):
+class RunFailedError(HeadwaterError):
     """A Dagster run failed; the message is the asset's own error."""
 
 

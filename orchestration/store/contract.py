@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol
 
+from assets.errors import HeadwaterError
+
 MAIN = "main"
 PRIVATE = 0o700
 """Mode of a new home and a new local store: crawled texts and configured sources are for their owner only."""
@@ -21,7 +23,7 @@ TAKEDOWNS = "takedowns/"
 """Folder of main with a record of each takedown, `<sha256>.json`: what a clone has it from."""
 
 
-class StoreError(Exception):
+class StoreError(HeadwaterError):
     """Base of all store errors. The message says what happened, to which paths, and what to do."""
 
 

@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from assets.errors import HeadwaterError
 from orchestration.config import ConfigError, config_folder, read_toml
 from orchestration.identity.partitions import split_key
 from orchestration.process.terminal import visible
@@ -104,7 +105,7 @@ class Channel(Protocol):
     def send(self, alert: Alert) -> None: ...
 
 
-class DeliveryError(Exception):
+class DeliveryError(HeadwaterError):
     """An alert could not be delivered. It is tried again."""
 
 

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from assets.errors import HeadwaterError
 from assets.machine_faults import raise_machine_fault
 
 MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -27,7 +28,7 @@ BOMB_BYTES = 64 << 20  # unpacked; the ratio says nothing before
 XZ_MEMORY_BYTES = 256 << 20  # of one decoder; `xz -9` needs 65 MiB
 
 
-class InputError(Exception):
+class InputError(HeadwaterError):
     """An input file cannot be read on. `reason` is the drop reason it is recorded with; it begins with `input_`."""
 
     def __init__(self, reason: str, message: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from assets.errors import HeadwaterError
 from assets.sources.config import WebSource
 from assets.sources.warc import WarcFolder
 from assets.sources.web.fetch import Fetched, Fetcher
@@ -23,7 +24,7 @@ _NO_ANSWER = {408, 421, 425, 429}  # timeout, wrong connection, too early, too m
 _WHOLE = {200, 203}  # 203: a proxy between us and the site changed something; the rules still bind
 
 
-class CrawlFailedError(Exception):
+class CrawlFailedError(HeadwaterError):
     """The crawl cannot be published; the message says why and what to do."""
 
 
