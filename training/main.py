@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoints.output_lock import held_by
+from training.contract import outputs
 from training.contract.errors import RequestError, StepTimeoutError, TrainingError
 from training.contract.request import TrainRequest, load_request
 from training.machine.process import die_with_parent
@@ -40,12 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         request = load_request(path)
         check_ranks(request)
-        prepare(request, path.parent / "logs")
+        prepare(request, path.parent / outputs.LOGS)
         alone = held_by(request.output, request.run) if os.environ["RANK"] == "0" else contextlib.nullcontext()
         with alone, reporter() as report:
             run(request, report)
     except Exception as error:
-        write_error(path.parent / "error.json", error)
+        write_error(path.parent / outputs.ERROR, error)
         logging.getLogger().exception("training stopped")
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
         return 1
@@ -57,8 +58,8 @@ def check_ranks(request: TrainRequest) -> None:
     started = os.environ.get("WORLD_SIZE")
     if started is None:
         raise RequestError("start this program with torchrun: WORLD_SIZE is not set")
-    if int(started) != request.parallelism.ranks:
-        raise RequestError(f"the request's layout needs {request.parallelism.ranks} ranks, torchrun started {started}")
+    if int(started) != request.layout.ranks:
+        raise RequestError(f"the request's layout needs {request.layout.ranks} ranks, torchrun started {started}")
 
 
 def prepare(request: TrainRequest, logs: Path) -> None:

@@ -16,6 +16,7 @@ from torchtitan.train import Trainer
 
 from training.checkpoints.hf_import import load_start
 from training.checkpoints.saving import ListedCheckpoints
+from training.contract import outputs
 from training.contract.bands import BandLimits
 from training.contract.errors import OrderError
 from training.contract.request import TrainRequest
@@ -95,11 +96,11 @@ class OrderedTrainer(Trainer):
 
     def train(self) -> None:
         """From the last complete checkpoint, or from the start, to the last step."""
-        if not self.recovery.load() and self.request.start_from_hf is not None:
+        if self.recovery.resume().kind == "hugging face" and self.request.start_from_hf is not None:
             load_start(self.request.start_from_hf, self.request.model, self.model_parts)
         if dist.get_rank() == 0:
-            for name in ("metrics", "layers", "heldout"):
-                truncate_metrics(self.request.output / f"{name}.jsonl", self.step)
+            for name in (outputs.METRICS, outputs.LAYERS, outputs.HELDOUT):
+                truncate_metrics(self.request.output / name, self.step)
         dist.barrier()
         self.recovery.begin()
         assert isinstance(self.dataloader, OrderLoader)

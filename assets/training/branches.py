@@ -9,27 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from assets.build import BuildError, Segment
+from training.contract import outputs
+from training.contract.request import TrainRequest
 
 log = logging.getLogger(__name__)
 
-RECORDS = ("metrics.jsonl", "layers.jsonl", "heldout.jsonl", "sequence_losses.f32")
-CHECKPOINT = "checkpoints/step-"
+CHECKPOINT = f"{outputs.CHECKPOINTS}/step-"
 
 
-def branch_folder(others: Sequence[Segment], request: Mapping[str, Any], folder: Path) -> str | None:
+def branch_folder(others: Sequence[Segment], request: TrainRequest, folder: Path) -> Path | None:
     """The output of the newest run that read the same order with the same model, with its checkpoints from before the decay.
 
     Links into the store, which may have to fetch them: so only one run is looked at. Whether a checkpoint fits is for the
     training program to say, which hashes what it continues.
     """
-    schedule = request["schedule"]
-    stable_until = schedule["total_steps"] - schedule["decay_steps"]
     for segment in others:
-        wanted = [name for name in segment.files if name in RECORDS or 0 < _step(name) <= stable_until]
-        marker = next((name for name in wanted if name.endswith("/complete.json")), None)
+        wanted = [
+            name
+            for name in segment.files
+            if name in outputs.RECORDS or 0 < _step(name) <= request.schedule.stable_until
+        ]
+        marker = next((name for name in wanted if name.endswith(f"/{outputs.MARKER}")), None)
         try:
             if marker is not None and _alike(json.loads(segment.path(marker).read_text("utf-8")), request):
-                return str(_linked(segment, wanted, folder / "branch"))
+                return _linked(segment, wanted, folder / "branch")
         except BuildError as error:  # a file is damaged: every step is trained then
             log.warning("nothing is taken over from run %s: %s", segment.partition, error)
     return None
@@ -44,13 +47,11 @@ def _linked(segment: Segment, names: Sequence[str], folder: Path) -> Path:
     return folder
 
 
-def _alike(marker: Mapping[str, Any], request: Mapping[str, Any]) -> bool:
+def _alike(marker: Mapping[str, Any], request: TrainRequest) -> bool:
     """Worth a look: what is compared here are the fields that recipes change most."""
-    theirs = marker["request"]
-    same_order = marker["order_fingerprint"] == request["data"]["order_fingerprint"]
-    return same_order and all(
-        theirs[name].items() >= request[name].items() for name in ("model", "optimiser", "parallelism")
-    )
+    theirs, ours = marker["request"], request.portable()
+    same_order = marker["order_fingerprint"] == request.data.order_fingerprint
+    return same_order and all(theirs[name] == ours[name] for name in ("model", "optimiser", "parallelism"))
 
 
 def _step(name: str) -> int:

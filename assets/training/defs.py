@@ -31,6 +31,7 @@ from assets.training.results import (
     statistics,
 )
 from assets.training.run_request import (
+    NOTHING_WATCHED,
     ModelRecipe,
     TrainingRecipe,
     check_order_covers,
@@ -41,6 +42,9 @@ from assets.training.run_request import (
 )
 from assets.training.shape_rules import layout_problems, shape_advice
 from assets.training.watched import add_watched
+from training.contract import outputs
+from training.contract.bands import IncidentPolicy
+from training.contract.request import TrainRequest, Watch
 
 RECIPES: dict[str, type[BaseModel]] = {
     "model": ModelRecipe,
@@ -66,7 +70,7 @@ def compute_plan(build: Build) -> StageReport:
     plan = compute_plan_of(model, training, padded_vocabulary(size), size)
     (build.output / "plan.json").write_text(json.dumps(plan, indent=1, sort_keys=True) + "\n", "utf-8")
     steps = [float(step) for step in range(1, training.total_steps + 1)]
-    memory = plan["memory_bytes_per_rank_cpu"] * training.ranks
+    memory = plan["memory_bytes_per_rank_cpu"] * training.layout.ranks
     advice = shape_advice(model, size)
     return StageReport(
         tokens_in=plan["tokens"],
@@ -91,29 +95,30 @@ def compute_plan(build: Build) -> StageReport:
 
 def base_checkpoints(build: Build) -> StageReport:
     """Train, or go on where an interrupted attempt left its last complete checkpoint; then read back what it left."""
+    model = build.recipe("model", ModelRecipe)
     request = train_request(
         build.partition or build.asset,
-        build.recipe("model", ModelRecipe),
+        model,
         build.recipe("training", TrainingRecipe),
         order=build.one("order_manifest"),
         shards=build.one("token_shards"),
         tokenizer=build.one("tokenizer"),
         output=build.output,
         scratch=build.scratch,
+        incidents=IncidentPolicy(**build.recipe("incidents", IncidentsRecipe).model_dump()),
+        watch=_watch(build, model.sequence_length),
     )
-    request["incidents"] = build.recipe("incidents", IncidentsRecipe).model_dump(mode="json")
-    length = request["model"]["sequence_length"]
-    if build.all("mixture_manifest"):
-        watch = build.recipe("watch", WatchRecipe)
-        request["watch"] = heldout_sample(build.one("mixture_manifest"), watch, length, build.scratch)
-    request["branch_from"] = branch_folder(build.others, request, build.scratch)
+    request = request.model_copy(update={"branch_from": branch_folder(build.others, request, build.scratch)})
     if build.trainer is None:
         raise BuildError("base_checkpoints needs a launcher of the training program; this build was given none")
     build.trainer.run(write_request(build.scratch, request), build.scratch, build.progress)
-    metrics = metric_rows(build.output, request["schedule"]["total_steps"])
+    metrics = metric_rows(build.output, request.schedule.total_steps)
     checkpoints = checkpoint_rows(build.output, request, metrics)
-    decided = [json.loads(path.read_text("utf-8")) for path in sorted(build.output.glob("incidents/*/decision.json"))]
-    layers, heldout = (jsonl_rows(build.output, name) for name in ("layers", "heldout"))
+    decided = [
+        json.loads(path.read_text("utf-8"))
+        for path in sorted(build.output.glob(f"{outputs.INCIDENTS}/*/{outputs.DECISION}"))
+    ]
+    layers, heldout = (jsonl_rows(build.output / name) for name in (outputs.LAYERS, outputs.HELDOUT))
     quarantined = quarantine_rows(build.partition or build.asset, decided)
     for name, rows, schema in (
         ("metrics", metrics, METRICS),
@@ -135,8 +140,16 @@ def base_checkpoints(build: Build) -> StageReport:
     return report
 
 
+def _watch(build: Build, sequence_length: int) -> Watch:
+    """What is measured besides each step's losses; nothing where no mixture says which documents are held out."""
+    if not build.all("mixture_manifest"):
+        return NOTHING_WATCHED
+    recipe = build.recipe("watch", WatchRecipe)
+    return heldout_sample(build.one("mixture_manifest"), recipe, sequence_length, build.scratch)
+
+
 def _training_report(
-    request: dict[str, Any],
+    request: TrainRequest,
     metrics: list[dict[str, Any]],
     checkpoints: list[dict[str, Any]],
     attempts: list[dict[str, Any]],

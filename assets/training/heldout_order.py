@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from assets.build import Segment
 from assets.schemas import ORDER
 from assets.tables import write_table
+from training.contract.request import Watch
 
 
 class WatchRecipe(BaseModel):
@@ -32,12 +33,12 @@ class WatchRecipe(BaseModel):
     heldout_tokens: int = Field(16_384, gt=0, description="of each channel, at most: forward passes cost steps")
 
 
-def heldout_sample(mixture: Segment, recipe: WatchRecipe, sequence_length: int, folder: Path) -> dict[str, Any]:
+def heldout_sample(mixture: Segment, recipe: WatchRecipe, sequence_length: int, folder: Path) -> Watch:
     """The `watch` of a request; writes heldout.parquet into `folder` where a sample is wanted and there is one.
 
     A channel whose held-out documents fill no sequence is left out.
     """
-    watch: dict[str, Any] = {"layers_every_steps": recipe.layers_every_steps}
+    watch = Watch(layers_every_steps=recipe.layers_every_steps)
     if not recipe.heldout_every_steps:
         return watch
     documents = mixture.table("documents", ["doc_id", "channel", "split", "tokens"])
@@ -51,10 +52,11 @@ def heldout_sample(mixture: Segment, recipe: WatchRecipe, sequence_length: int, 
         return watch
     folder.mkdir(parents=True, exist_ok=True)
     write_table(folder, "heldout", rows, ORDER)
-    return watch | {
-        "heldout_every_steps": recipe.heldout_every_steps,
-        "heldout": [str(folder / "heldout.parquet")],
-    }
+    return Watch(
+        layers_every_steps=recipe.layers_every_steps,
+        heldout_every_steps=recipe.heldout_every_steps,
+        heldout=(folder / "heldout.parquet",),
+    )
 
 
 def _rank(doc_id: str) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from assets.build import Segment
 from assets.key_set import KeySet
+from training.contract import outputs
 
 
 class IncidentsRecipe(BaseModel):
@@ -64,8 +65,10 @@ class IncidentsRecipe(BaseModel):
 
 def incidents_on_record(checkpoints: Segment) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """(detected, decision) of each incident that the program acted on, in order."""
-    for name in sorted(n for n in checkpoints.files if n.startswith("incidents/") and n.endswith("/decision.json")):
-        detected = checkpoints.path(name.replace("decision.json", "detected.json"))
+    for name in sorted(
+        n for n in checkpoints.files if n.startswith(f"{outputs.INCIDENTS}/") and n.endswith(f"/{outputs.DECISION}")
+    ):
+        detected = checkpoints.path(name.replace(outputs.DECISION, outputs.DETECTED))
         yield json.loads(detected.read_text("utf-8")), json.loads(checkpoints.path(name).read_text("utf-8"))
 
 
@@ -116,9 +119,9 @@ class Recorded:
 
 def let_pass(checkpoints: Segment) -> list[Recorded]:
     """What the program found in the finished record; nothing for a run that was not watched."""
-    if "incidents.json" not in checkpoints.files:
+    if outputs.INCIDENTS_PASSED not in checkpoints.files:
         return []
-    found = json.loads(checkpoints.path("incidents.json").read_text("utf-8"))
+    found = json.loads(checkpoints.path(outputs.INCIDENTS_PASSED).read_text("utf-8"))
     return [
         Recorded(
             row["first_step"],

@@ -15,8 +15,10 @@ from typing import Any, Literal
 
 from assets.build import BuildError
 from assets.training.memory import Memory, memory_per_rank, memory_shares
-from assets.training.run_request import TP_DEGREES, ModelRecipe, TrainingRecipe
+from assets.training.run_request import ModelRecipe, TrainingRecipe
 from assets.training.shape_rules import layout_problems
+from training.contract.rules import TP_DEGREES
+from training.contract.rules import layout_problems as problems_of_any_shape
 
 GIB = 2**30
 USABLE_SHARE = 0.9
@@ -157,7 +159,7 @@ def _ladder(model: ModelRecipe, hardware: Hardware, batch: int, precision: str) 
 
 
 def _judge(model: ModelRecipe, training: TrainingRecipe, vocabulary: int, hardware: Hardware) -> Rung:
-    problems = [*training.layout_problems(), *layout_problems(model, training, vocabulary)]
+    problems = [*problems_of_any_shape(training.layout), *layout_problems(model, training, vocabulary)]
     if problems:
         return Rung(training, None, problems[0])
     memory = max(memory_per_rank(model, training, vocabulary, "cuda"), key=lambda rank: rank.total)
@@ -169,7 +171,7 @@ def _judge(model: ModelRecipe, training: TrainingRecipe, vocabulary: int, hardwa
 
 def _largest_local_batch(model: ModelRecipe, rung: Rung, vocabulary: int, hardware: Hardware) -> Rung:
     """More sequences at once, as far as memory allows: parameters are gathered once for all of them."""
-    batch = rung.training.global_batch_size // rung.training.dp
+    batch = rung.training.global_batch_size // rung.training.layout.dp
     for local in range(batch, rung.training.local_batch_size, -1):
         if batch % local == 0:
             larger = _judge(model, rung.training.model_copy(update={"local_batch_size": local}), vocabulary, hardware)
@@ -203,7 +205,7 @@ def _reasons(model: ModelRecipe, hardware: Hardware, training: TrainingRecipe, t
     if training.cp > 1:
         yield "no machine that this was built on could run context parallel: try it on few GPUs before you rent many"
     if training.pp > 1:
-        count = training.microbatches
+        count = training.layout.microbatches
         yield f"{training.pp - 1} of {count + training.pp - 1} pipeline slots are idle (bubble)"
     yield from _traffic(model, hardware, training)
 

@@ -168,7 +168,7 @@ class _Rank:
         """Bytes of waiting micro-batches, bytes of gradients when a backward pass begins, and whether that adds to them."""
         outer = (
             FLOAT32 * self.own
-            if self.training.global_batch_size > self.training.local_batch_size * self.training.dp
+            if self.training.global_batch_size > self.training.local_batch_size * self.training.layout.dp
             else 0
         )
         if self.training.pp == 1:
@@ -176,7 +176,7 @@ class _Rank:
         # FSDP keeps the gradients whole until the last micro-batch has come back.
         full = outer + FLOAT32 * self.whole if self.sharded else FLOAT32 * self.own
         most = sum(part.in_flight for part in self.parts)
-        if most < self.training.microbatches * len(self.parts):
+        if most < self.training.layout.microbatches * len(self.parts):
             return [(self._waiting_bytes(1), full, False)]
         # All micro-batches wait before the first backward pass: when there are gradients, one of them is gone.
         return [(self._waiting_bytes(1), outer, self.sharded or not outer), (self._waiting_bytes(2), full, False)]
@@ -235,7 +235,7 @@ class _Rank:
     def _pipeline_bytes(self) -> int:
         """Buffers for the activations and gradients that come from the neighbours, one for each micro-batch."""
         edges = sum((not part.first) + (not part.last) for part in self.parts)
-        return edges * self.training.microbatches * self.width * self.stream // self.training.tp
+        return edges * self.training.layout.microbatches * self.width * self.stream // self.training.tp
 
 
 def memory_per_rank(

@@ -32,7 +32,7 @@ def stage_layers(n_layers: int, stages: int) -> list[int]:
 
 def pipeline_parts(model: ModelRecipe, training: TrainingRecipe) -> list[list[Part]]:
     """For each pipeline rank, its stages: one, or with Interleaved1F1B two, of which the second is `pp` further on."""
-    stages = training.pp * training.stages_per_rank
+    stages = training.pp * training.layout.stages_per_rank
     layers = stage_layers(model.n_layers, stages)
     ranks = []
     for rank in range(training.pp):
@@ -49,7 +49,7 @@ def pipeline_parts(model: ModelRecipe, training: TrainingRecipe) -> list[list[Pa
 
 def _in_flight(rank: int, training: TrainingRecipe) -> list[int]:
     """Micro-batches that each stage of the rank has alive when the first backward pass begins."""
-    pp, microbatches, chunks = training.pp, training.microbatches, training.stages_per_rank
+    pp, microbatches, chunks = training.pp, training.layout.microbatches, training.layout.stages_per_rank
     if chunks == 1:
         return [min(pp - rank, microbatches)]
     each_round = microbatches // max(1, microbatches // pp)

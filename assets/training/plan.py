@@ -34,7 +34,7 @@ def compute_plan_of(
     flops = flops_per_token(model, parameters) * tokens
     rate = training.tokens_per_s_estimate
     if rate is None:
-        rate = CPU_FLOPS_PER_THREAD * training.threads * training.ranks / flops_per_token(model, parameters)
+        rate = CPU_FLOPS_PER_THREAD * training.threads * training.layout.ranks / flops_per_token(model, parameters)
     return {
         "parameters": parameters.total,
         "parameters_embedding": parameters.embedding,
@@ -50,7 +50,7 @@ def compute_plan_of(
         "tokens_per_parameter": round(tokens / parameters.total, 3),
         "flops_6nd": 6 * parameters.total * tokens,
         "flops": flops,
-        "ranks": training.ranks,
+        "ranks": training.layout.ranks,
         "memory_bytes_per_rank": memory["cuda"].total,
         "memory_bytes_per_rank_cpu": memory["cpu"].total,
         "memory_worst_moment": memory["cuda"].moment,

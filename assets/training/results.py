@@ -12,29 +12,27 @@ from statistics import median
 from typing import Any
 
 from assets.build import BuildError
+from training.contract import outputs
+from training.contract.request import TrainRequest
 
 VOLATILE_FILES = (
-    "checkpoints/*/dcp/*",
-    "checkpoints/*/complete.json",
-    "metrics.jsonl",
-    "layers.jsonl",
-    "heldout.jsonl",
-    "attempts.jsonl",
-    "sequence_losses.f32",
-    "incidents.json",
-    "incidents/*",
+    f"{outputs.CHECKPOINTS}/*/dcp/*",
+    f"{outputs.CHECKPOINTS}/*/{outputs.MARKER}",
+    *outputs.RECORDS,
+    outputs.ATTEMPTS,
+    outputs.INCIDENTS_PASSED,
+    f"{outputs.INCIDENTS}/*",
 )
 """Bytes that name files by rank or describe the machine. The data are the tables and the exports."""
 
 
 def attempts_of(output: Path) -> list[dict[str, Any]]:
     """One entry per start of the training program: where it went on, and the damaged checkpoints that it set aside."""
-    return _lines(output / "attempts.jsonl")
+    return _lines(output / outputs.ATTEMPTS)
 
 
-def jsonl_rows(output: Path, name: str) -> list[dict[str, Any]]:
+def jsonl_rows(path: Path) -> list[dict[str, Any]]:
     """Lines of a file that the program writes only when it was asked to measure."""
-    path = output / f"{name}.jsonl"
     return _lines(path) if path.is_file() else []
 
 
@@ -44,25 +42,23 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 def metric_rows(output: Path, steps: int) -> list[dict[str, Any]]:
     """One row per step 1..steps. Raises BuildError where a step is missing or recorded twice."""
-    rows = _lines(output / "metrics.jsonl")
+    rows = _lines(output / outputs.METRICS)
     found = [row["step"] for row in rows]
     if found != list(range(1, steps + 1)):
         wrong = next((i + 1 for i, step in enumerate(found) if step != i + 1), len(found) + 1)
         raise BuildError(
-            f"metrics.jsonl has {len(found)} lines for {steps} steps and goes wrong at step {wrong}: the training program "
+            f"{outputs.METRICS} has {len(found)} lines for {steps} steps and goes wrong at step {wrong}: the training program "
             "records each step once; delete the output folder of this attempt and train again"
         )
     return [row | {"channel_loss": sorted(row["channel_loss"].items())} for row in rows]
 
 
-def checkpoint_rows(
-    output: Path, request: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def checkpoint_rows(output: Path, request: TrainRequest, metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row per requested step. Raises BuildError if one is not complete or its weights are not those that were saved."""
     rows = []
-    for step in request["checkpoint_steps"]:
-        folder = f"checkpoints/step-{step:08d}"
-        marker = output / folder / "complete.json"
+    for step in request.checkpoint_steps:
+        folder = outputs.checkpoint_folder(step)
+        marker = output / folder / outputs.MARKER
         if not marker.is_file():
             raise BuildError(
                 f"{folder} is not complete, though training ended: train again, it resumes before this step"
@@ -78,7 +74,7 @@ def checkpoint_rows(
         metric = metrics[step - 1]
         rows.append(
             {
-                "run": request["run"],
+                "run": request.run,
                 "step": step,
                 "tokens_seen": said["tokens_seen"],
                 "sequences_seen": said["sequences_seen"],
@@ -106,18 +102,18 @@ def parameters_in(weights: Path) -> int:
     return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
 
 
-def statistics(metrics: Sequence[Mapping[str, Any]], request: Mapping[str, Any]) -> dict[str, Any]:
+def statistics(metrics: Sequence[Mapping[str, Any]], request: TrainRequest) -> dict[str, Any]:
     """What the checks of base_checkpoints look at."""
     losses = [row["loss"] for row in metrics]
     tail = losses[-max(1, len(losses) // 20) :]
     final = sum(tail) / len(tail)
-    clip = request["optimiser"]["max_gradient_norm"]
+    clip = request.optimiser.max_gradient_norm
     seconds = sum(row["step_s"] for row in metrics)
     channels = sorted({name for row in metrics for name, _ in row["channel_loss"]})
-    uniform = math.log(request["model"]["vocab_size"])
+    uniform = math.log(request.model.vocab_size)
     return {
         "steps": len(metrics),
-        "checkpoints": len(request["checkpoint_steps"]),
+        "checkpoints": len(request.checkpoint_steps),
         "tokens_seen": metrics[-1]["tokens_seen"],
         "first_loss": losses[0],
         "final_loss": final,

@@ -1,14 +1,13 @@
 """From recipes and planned data to the JSON request that the training program reads.
 
-The program (training/) shares no code with the assets: what the two agree on is this dict, and
-training/contract/request.py refuses a key it does not know. Rules that a person can break in a recipe are
-checked here, before anything is built, in the recipe's own words.
+What the two programs agree on is training/contract/. Rules that a person can break in a recipe are those of
+training/contract/rules.py, checked here before anything is built.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -18,11 +17,28 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from assets.build import BuildError, Segment
 from assets.mixture.phases import phase_orders
+from training.contract.bands import IncidentPolicy
+from training.contract.request import (
+    Data,
+    DecayData,
+    Execution,
+    HfStart,
+    ModelShape,
+    Optimiser,
+    Parallelism,
+    Pipeline,
+    Schedule,
+    TrainRequest,
+    Watch,
+)
+from training.contract.rules import Layout, head_problems, layout_problems, refuse, schedule_problems
 
 VOCABULARY_MULTIPLE = 128
 """The embedding gets this multiple of rows, whatever the layout: kernels and the shards of any tp divide evenly, so that
 one run's weights fit every layout."""
-TP_DEGREES = (1, 2, 4, 8)
+
+
+NOTHING_WATCHED = Watch()
 
 
 class ModelRecipe(BaseModel):
@@ -42,19 +58,7 @@ class ModelRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        if self.dim % self.n_heads:
-            raise ValueError(
-                f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads}): each head takes an equal slice"
-            )
-        if self.n_heads % self.n_kv_heads:
-            raise ValueError(
-                f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads}): each key-value head "
-                "serves the same number of heads"
-            )
-        if (self.dim // self.n_heads) % 2:
-            raise ValueError(
-                f"dim / n_heads = {self.dim // self.n_heads} must be even: rotary positions turn pairs of numbers"
-            )
+        refuse(head_problems(self.dim, self.n_heads, self.n_kv_heads))
         return self
 
     @property
@@ -125,53 +129,17 @@ class TrainingRecipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.warmup_steps + self.decay_steps > self.total_steps:
-            raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) + decay_steps ({self.decay_steps}) exceed total_steps "
-                f"({self.total_steps}): there would be no stable phase"
-            )
-        together = self.local_batch_size * self.dp
-        if self.global_batch_size % together:
-            raise ValueError(
-                f"global_batch_size ({self.global_batch_size}) must be a multiple of local_batch_size * dp_shard * "
-                f"dp_replicate ({together}): every rank takes whole micro-batches"
-            )
-        for problem in self.layout_problems():
-            raise ValueError(problem)
+        refuse(schedule_problems(self.warmup_steps, self.decay_steps, self.total_steps) + layout_problems(self.layout))
         if any(not 0 < step <= self.total_steps for step in self.early_checkpoint_steps):
             raise ValueError(
                 f"early_checkpoint_steps {list(self.early_checkpoint_steps)} must lie in 1..{self.total_steps}"
             )
         return self
 
-    def layout_problems(self) -> list[str]:
-        """Why no shape can be trained on this layout; empty if one can. Those of one shape: see shape_rules.py."""
-        found = []
-        if self.tp not in TP_DEGREES:
-            found.append(
-                f"tp ({self.tp}) must be 1, 2, 4 or 8: it needs the fast links inside a node, and nodes have 8 GPUs"
-            )
-        if self.dp_replicate > 1 and self.dp_shard * self.cp == 1 and self.tp * self.pp > 1:
-            found.append(
-                "dp_replicate without dp_shard cannot be combined with tp or pp (torchtitan 0.2.2): use dp_shard"
-            )
-        if self.precision == "bfloat16" and self.tp * self.pp > 1 and self.dp_shard * self.cp == 1:
-            found.append(
-                "precision bfloat16 with tp or pp needs dp_shard or cp above 1: torchtitan 0.2.2 would train in float32 and "
-                "only log it"
-            )
-        if self.mask_documents and self.cp > 1:
-            found.append("mask_documents cannot be combined with cp: the mask is not cut along the sequence")
-        if self.pp > 1 and (self.local_batch_size % self.microbatch_size or self.microbatches < self.pp):
-            found.append(
-                f"local_batch_size ({self.local_batch_size}) must be at least pp ({self.pp}) micro-batches of microbatch_size "
-                f"({self.microbatch_size}): each stage works on one of them"
-            )
-        elif self.stages_per_rank > 1 and self.microbatches % self.pp:
-            found.append(
-                f"local_batch_size / microbatch_size ({self.microbatches}) must be a multiple of pp ({self.pp}) with Interleaved1F1B"
-            )
-        return found
+    @property
+    def layout(self) -> Layout:
+        """How its ranks divide the work."""
+        return Layout(**{field.name: getattr(self, field.name) for field in fields(Layout)})
 
     @model_validator(mode="after")
     def _start_is_pinned(self) -> Self:
@@ -197,26 +165,6 @@ class TrainingRecipe(BaseModel):
     def sequences(self) -> int:
         """Sequences that the whole run reads."""
         return self.total_steps * self.global_batch_size
-
-    @property
-    def dp(self) -> int:
-        """Ranks that read different sequences."""
-        return self.dp_shard * self.dp_replicate
-
-    @property
-    def stages_per_rank(self) -> int:
-        """Pipeline stages of one rank; torchtitan's choice for a looped schedule is two."""
-        return 2 if self.pp > 1 and self.pipeline_schedule == "Interleaved1F1B" else 1
-
-    @property
-    def microbatches(self) -> int:
-        """That go through the pipeline before its gradients are complete for this local batch."""
-        return self.local_batch_size // self.microbatch_size
-
-    @property
-    def ranks(self) -> int:
-        """Processes that train together."""
-        return self.dp_shard * self.dp_replicate * self.cp * self.tp * self.pp
 
 
 def vocabulary_size(tokenizer: Segment) -> int:
@@ -253,7 +201,9 @@ def train_request(
     tokenizer: Segment,
     output: Path,
     scratch: Path,
-) -> dict[str, Any]:
+    incidents: IncidentPolicy | None = None,
+    watch: Watch = NOTHING_WATCHED,
+) -> TrainRequest:
     """The request of one run."""
     encoding = json.loads(shards.path("encoding.json").read_text("utf-8"))
     vocabulary = vocabulary_size(tokenizer)
@@ -262,66 +212,60 @@ def train_request(
             f"token_shards were encoded with a vocabulary of {encoding['vocabulary_size']}, the tokenizer has {vocabulary}: "
             "they are not of one build; the run must read the versions that its mixture_manifest pinned"
         )
-    shape = model.model_dump(mode="json") | {"vocab_size": padded_vocabulary(vocabulary)}
-    return {
-        "run": run,
-        "model": shape,
-        "parallelism": _pick(training, "dp_shard", "dp_replicate", "cp", "tp", "pp"),
-        "pipeline": {"schedule": training.pipeline_schedule, "microbatch_size": training.microbatch_size},
-        "execution": _pick(training, "activation_checkpointing", "compile"),
-        "schedule": _pick(training, "total_steps", "warmup_steps", "decay_steps", "peak_lr", "min_lr_ratio"),
-        "optimiser": _pick(training, "beta1", "beta2", "weight_decay", "max_gradient_norm"),
-        **_pick(
-            training,
-            "global_batch_size",
-            "local_batch_size",
-            "seed",
-            "precision",
-            "float8",
-            "mask_documents",
-            "threads",
+    stable, *decay = phase_orders(order)
+    return TrainRequest(
+        run=run,
+        model=ModelShape(**model.model_dump(), vocab_size=padded_vocabulary(vocabulary)),
+        parallelism=Parallelism(**_pick(training, Parallelism)),
+        pipeline=Pipeline(schedule=training.pipeline_schedule, microbatch_size=training.microbatch_size),
+        execution=Execution(**_pick(training, Execution)),
+        schedule=Schedule(**_pick(training, Schedule)),
+        optimiser=Optimiser(**_pick(training, Optimiser)),
+        global_batch_size=training.global_batch_size,
+        local_batch_size=training.local_batch_size,
+        seed=training.seed,
+        precision=training.precision,
+        float8=training.float8,
+        mask_documents=training.mask_documents,
+        threads=training.threads,
+        checkpoint_steps=tuple(training.checkpoint_steps),
+        rolling_every_steps=training.rolling_every_steps,
+        state_steps=None if training.state_steps is None else tuple(training.state_steps),
+        step_timeout_s=training.step_timeout_s,
+        start_from_hf=_start(training),
+        data=Data(
+            order=stable.files,
+            order_fingerprint=stable.fingerprint,
+            decay=DecayData(order=decay[0].files, order_fingerprint=decay[0].fingerprint) if decay else None,
+            index=tuple(shards.plain("index", scratch)),
+            shards={name: path for name, path in sorted(shards.files.items()) if name.endswith(".bin")},
+            dtype=encoding["dtype"],
+            channels=tuple(channels_of(order)),
         ),
-        "checkpoint_steps": training.checkpoint_steps,
-        "rolling_every_steps": training.rolling_every_steps,
-        "state_steps": training.state_steps,
-        "step_timeout_s": training.step_timeout_s,
-        "start_from_hf": _start(training),
-        "data": {
-            **_orders(order),
-            "index": [str(path) for path in shards.plain("index", scratch)],
-            "shards": {name: str(path) for name, path in sorted(shards.files.items()) if name.endswith(".bin")},
-            "dtype": encoding["dtype"],
-            "channels": channels_of(order),
-        },
-        "tokenizer_version": tokenizer.version,
-        "end_of_document_id": encoding["end_of_text_id"],
-        "output": str(output),
-    }
+        tokenizer_version=tokenizer.version,
+        end_of_document_id=encoding["end_of_text_id"],
+        output=output,
+        incidents=incidents,
+        watch=watch,
+    )
 
 
-def _start(training: TrainingRecipe) -> dict[str, str] | None:
+def _start(training: TrainingRecipe) -> HfStart | None:
     if training.start_from_hf is None or training.start_weights_sha256 is None:
         return None
-    return {"folder": training.start_from_hf, "weights_sha256": training.start_weights_sha256}
+    return HfStart(folder=Path(training.start_from_hf), weights_sha256=training.start_weights_sha256)
 
 
-def _orders(order: Segment) -> dict[str, Any]:
-    stable, *decay = (
-        {"order": [str(path) for path in phase.files], "order_fingerprint": phase.fingerprint}
-        for phase in phase_orders(order)
-    )
-    return stable | {"decay": decay[0] if decay else None}
+def _pick(recipe: BaseModel, table: type[BaseModel]) -> dict[str, Any]:
+    """The fields of a table of the request that the recipe has under the same name."""
+    return {name: getattr(recipe, name) for name in table.model_fields if name in type(recipe).model_fields}
 
 
-def _pick(recipe: BaseModel, *names: str) -> dict[str, Any]:
-    return {name: getattr(recipe, name) for name in names}
-
-
-def write_request(folder: Path, request: Mapping[str, Any]) -> Path:
+def write_request(folder: Path, request: TrainRequest) -> Path:
     """request.json in `folder`; the program leaves its logs and its error beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "request.json"
-    path.write_text(json.dumps(request, indent=1, sort_keys=True) + "\n", "utf-8")
+    path.write_text(request.model_dump_json(indent=1) + "\n", "utf-8")
     return path
 
 

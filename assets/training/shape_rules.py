@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from assets.training.pipeline import END_LAYERS
 from assets.training.run_request import VOCABULARY_MULTIPLE, ModelRecipe, TrainingRecipe
+from training.contract.rules import TP_DEGREES, Shape, fit_problems
 
 TILE = 128
 """Widths that are multiples of it fill the tiles of matrix kernels."""
@@ -30,26 +31,8 @@ class Advice:
 
 def layout_problems(model: ModelRecipe, training: TrainingRecipe, vocabulary: int) -> list[str]:
     """Why this layout cannot train this shape; empty if it can. `vocabulary` is the padded size."""
-    found = []
-    cut = {"n_heads": model.n_heads, "n_kv_heads": model.n_kv_heads, "the padded vocabulary": vocabulary}
-    uncut = [f"{name} ({size})" for name, size in cut.items() if size % training.tp]
-    if uncut:
-        found.append(
-            f"tp ({training.tp}) must divide {' and '.join(uncut)}: each rank takes whole heads and equal rows"
-        )
-    pieces = 2 * training.tp * training.cp
-    if model.sequence_length % pieces:
-        found.append(
-            f"sequence_length ({model.sequence_length}) must be a multiple of 2 * tp * cp ({pieces}): sequence and context "
-            "parallel cut it into equal pieces, and context parallel gives each rank an early and a late one"
-        )
-    stages = training.pp * training.stages_per_rank
-    if training.pp > 1 and stages > model.n_layers:
-        found.append(
-            f"pp ({training.pp}) * stages per rank ({training.stages_per_rank}) = {stages} stages, but n_layers is "
-            f"{model.n_layers}: every stage needs a layer"
-        )
-    return found
+    shape = Shape(model.n_layers, model.n_heads, model.n_kv_heads, model.sequence_length, vocabulary)
+    return fit_problems(shape, training.layout)
 
 
 def shape_advice(model: ModelRecipe, vocabulary: int) -> list[Advice]:
@@ -57,7 +40,7 @@ def shape_advice(model: ModelRecipe, vocabulary: int) -> list[Advice]:
     head = model.dim // model.n_heads
     stages = even_pipelines(model.n_layers)
     padded = VOCABULARY_MULTIPLE * -(-vocabulary // VOCABULARY_MULTIPLE)
-    tp = max(degree for degree in (1, 2, 4, 8) if model.n_heads % degree == 0 and model.n_kv_heads % degree == 0)
+    tp = max(degree for degree in TP_DEGREES if model.n_heads % degree == 0 and model.n_kv_heads % degree == 0)
     return [
         Advice(
             f"n_layers + {END_LAYERS} has many divisors",

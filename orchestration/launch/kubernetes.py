@@ -18,15 +18,16 @@ from assets.build import BuildError
 from orchestration.launch import program
 from orchestration.launch.queued_job import QueuedJob, ranks_per_node, run_tool
 from orchestration.training_place import KubernetesTraining
+from training.contract.request import TrainRequest
 
 DELETED_WITHIN = "120s"
 
 
 def pytorch_job(
-    options: KubernetesTraining, request_path: Path, request: Mapping[str, Any], environment: Mapping[str, str]
+    options: KubernetesTraining, request_path: Path, request: TrainRequest, environment: Mapping[str, str]
 ) -> dict[str, Any]:
     """The manifest. Raises BuildError for paths outside the volume, or ranks that do not spread evenly over the pods."""
-    for what, path in (("the request", request_path), ("the output folder", Path(request["output"]))):
+    for what, path in (("the request", request_path), ("the output folder", request.output)):
         if not path.is_relative_to(options.mount_path):
             raise BuildError(
                 f"{what} {path} is not on the volume that the pods mount ({options.mount_path}): set HEADWATER_HOME to a "
@@ -40,7 +41,7 @@ def pytorch_job(
         "apiVersion": "kubeflow.org/v1",
         "kind": "PyTorchJob",
         "metadata": {
-            "name": job_name(request["run"]),
+            "name": job_name(request.run),
             "namespace": options.namespace,
             "labels": {"app.kubernetes.io/name": "headwater", "app.kubernetes.io/component": "training"},
         },
@@ -61,7 +62,7 @@ def job_name(run: str) -> str:
 def _replica(
     options: KubernetesTraining,
     request_path: Path,
-    request: Mapping[str, Any],
+    request: TrainRequest,
     environment: Mapping[str, str],
     replicas: int,
 ) -> dict[str, Any]:
@@ -118,7 +119,7 @@ class KubernetesJob(QueuedJob):
 def kubernetes_job(
     options: KubernetesTraining,
     request_path: Path,
-    request: Mapping[str, Any],
+    request: TrainRequest,
     workdir: Path,
     environment: Mapping[str, str],
 ) -> Iterator[KubernetesJob]:

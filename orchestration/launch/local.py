@@ -15,9 +15,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from orchestration.launch import program
+from training.contract.request import TrainRequest
 
 STOP_GRACE_S = 10.0
 """How long torchrun may take to stop its ranks before it is killed."""
@@ -38,10 +38,10 @@ class LocalJob(subprocess.Popen[bytes]):
 
 @contextlib.contextmanager
 def started(
-    request_path: Path, request: Mapping[str, Any], workdir: Path, environment: Mapping[str, str]
+    request_path: Path, request: TrainRequest, workdir: Path, environment: Mapping[str, str]
 ) -> Iterator[LocalJob]:
     """torchrun in a process group of its own; stopped when the block ends, however it ends."""
-    log_path, ranks = workdir / "torchrun.log", program.ranks_of(request)
+    log_path, ranks = workdir / "torchrun.log", request.layout.ranks
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["-m", program.PROGRAM, "--request", str(request_path)]
     own = {"PYTHONPATH": program.module_path(), "HEADWATER_LAUNCHER_PID": str(os.getpid())}

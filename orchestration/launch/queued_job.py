@@ -5,12 +5,10 @@ from __future__ import annotations
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from assets.build import BuildError
-from orchestration.launch import program
+from training.contract.request import TrainRequest
 
 
 class QueuedJob(ABC):
@@ -39,9 +37,9 @@ class QueuedJob(ABC):
         """Ask the queue and set `waiting`; whether the job succeeded, None while it has not ended."""
 
 
-def ranks_per_node(request: Mapping[str, Any], nodes: int, launcher: str) -> int:
+def ranks_per_node(request: TrainRequest, nodes: int, launcher: str) -> int:
     """Processes on each node. Raises BuildError when they do not spread evenly."""
-    ranks = program.ranks_of(request)
+    ranks = request.layout.ranks
     if ranks % nodes:
         raise BuildError(
             f"the layout's {ranks} ranks cannot be spread evenly over {nodes} nodes: change the layout, or "

@@ -12,7 +12,6 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
@@ -20,6 +19,7 @@ from assets.build import BuildError
 from orchestration.launch import program
 from orchestration.launch.queued_job import QueuedJob, ranks_per_node, run_tool
 from orchestration.training_place import SlurmTraining
+from training.contract.request import TrainRequest
 
 UNREACHABLE_S = 600.0
 """A controller that restarts is back by then."""
@@ -39,14 +39,14 @@ class _QueueSilentError(Exception):
 def sbatch_script(
     options: SlurmTraining,
     request_path: Path,
-    request: Mapping[str, Any],
+    request: TrainRequest,
     workdir: Path,
     environment: Mapping[str, str],
 ) -> str:
     """The job script. Raises BuildError when the ranks do not spread evenly over the nodes."""
     ranks = ranks_per_node(request, options.nodes, "slurm")
     directives = {
-        "job-name": f"headwater-{request['run']}",
+        "job-name": f"headwater-{request.run}",
         "partition": options.partition,
         "time": options.time,
         "nodes": options.nodes,
@@ -108,7 +108,7 @@ class SlurmJob(QueuedJob):
 def slurm_job(
     options: SlurmTraining,
     request_path: Path,
-    request: Mapping[str, Any],
+    request: TrainRequest,
     workdir: Path,
     environment: Mapping[str, str],
 ) -> Iterator[SlurmJob]:

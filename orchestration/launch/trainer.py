@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fixed
 
-from assets.build import Progress
+from assets.build import BuildError, Progress
 from orchestration.config import home_folder
 from orchestration.launch.local import started
 from orchestration.launch.training_failure import StopWithoutProgress, WorkerLostError, failure
 from orchestration.launch.watch import MetricsTail, Watchdog, time_left
 from orchestration.training_place import TrainingPlace
+from training.contract import outputs
+from training.contract.errors import RequestError
+from training.contract.request import TrainRequest, load_request
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -29,8 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.25
-DEFAULT_STEP_TIMEOUT_S = 600.0
-"""As in training/contract/request.py."""
 
 
 NO_RESTARTS = TrainingPlace.model_validate({"restarts": 0})
@@ -64,7 +65,7 @@ class PipesTrainer:
         import dagster as dg
 
         if self._place.launcher != "local":  # another machine: its metrics come by the file that all see
-            total = json.loads(request_path.read_text("utf-8"))["schedule"]["total_steps"]
+            total = read_request(request_path).schedule.total_steps
             launch(
                 request_path,
                 workdir,
@@ -120,7 +121,7 @@ def launch(
     A run that lost a worker is started again and resumes from its last whole checkpoint. Not by torchrun's own
     `--max-restarts`: that would as well repeat a refused request or a NaN, and could not know whether the run gets on.
     """
-    output = Path(json.loads(request_path.read_text("utf-8"))["output"])
+    request = read_request(request_path)
     why: dict[str, str] = {}
 
     def remember(state: RetryCallState) -> None:
@@ -130,7 +131,7 @@ def launch(
 
     for attempt in Retrying(
         retry=retry_if_exception_type(WorkerLostError),
-        stop=StopWithoutProgress(output, place.restarts),
+        stop=StopWithoutProgress(request.output, place.restarts),
         wait=wait_fixed(place.restart_wait_s),
         before_sleep=remember,
         reraise=True,
@@ -138,12 +139,13 @@ def launch(
         with attempt:
             environment_now = why | board_settings(place) | dict(environment or {})
             # Its own policy bounds how often a run asks to be started again.
-            while not _attempt(request_path, workdir, progress, place, environment_now, on_poll, on_step):
+            while not _attempt(request_path, request, workdir, progress, place, environment_now, on_poll, on_step):
                 pass
 
 
 def _attempt(
     request_path: Path,
+    request: TrainRequest,
     workdir: Path,
     progress: Progress,
     place: TrainingPlace,
@@ -152,18 +154,17 @@ def _attempt(
     on_step: Callable[[dict[str, Any]], None],
 ) -> bool:
     """Whether the run ended well; False: it asks to be started again, as after a loss incident. Raises BuildError otherwise."""
-    request = json.loads(request_path.read_text("utf-8"))
-    error_path = request_path.parent / "error.json"
+    error_path = request_path.parent / outputs.ERROR
     error_path.unlink(missing_ok=True)
-    metrics = MetricsTail(Path(request["output"]) / "metrics.jsonl")
-    watchdog = Watchdog(request.get("step_timeout_s", DEFAULT_STEP_TIMEOUT_S))
+    metrics = MetricsTail(request.output / outputs.METRICS)
+    watchdog = Watchdog(request.step_timeout_s)
     with _job(place)(request_path, request, workdir, environment) as job:
         while job.poll() is None:
             time.sleep(POLL_S)
             for line in metrics.read():
                 watchdog.saw(line["step"])
                 note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s, {time_left(line['eta_s'])} left"
-                progress.update(line["step"], request["schedule"]["total_steps"], note)
+                progress.update(line["step"], request.schedule.total_steps, note)
                 on_step(line)
             if job.waiting:
                 watchdog.begin_again()
@@ -174,6 +175,14 @@ def _attempt(
         if error_path.is_file() and json.loads(error_path.read_text("utf-8"))["run_again"]:
             return False
         raise failure(job.returncode, error_path, job.log_path)
+
+
+def read_request(path: Path) -> TrainRequest:
+    """The request as the training program will read it. Raises BuildError for one that it would refuse."""
+    try:
+        return load_request(path)
+    except RequestError as error:
+        raise BuildError(f"training cannot start: {error}") from None
 
 
 def board_settings(place: TrainingPlace) -> dict[str, str]:

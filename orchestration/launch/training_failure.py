@@ -12,6 +12,7 @@ from tenacity import RetryCallState
 from tenacity.stop import stop_base
 
 from assets.build import BuildError
+from training.contract import outputs
 
 TAIL_CHARACTERS = 3000
 
@@ -42,14 +43,14 @@ class StopWithoutProgress(stop_base):
 
 def newest_checkpoint(output: Path) -> int:
     """Step of the newest complete checkpoint, requested or rolling; 0 if there is none."""
-    folders = (output / "checkpoints", output.with_name(f"{output.name}-rolling"))
-    markers = [marker for folder in folders for marker in folder.glob("step-*/complete.json")]
+    folders = (output / outputs.CHECKPOINTS, output.with_name(f"{output.name}-{outputs.ROLLING}"))
+    markers = [marker for folder in folders for marker in folder.glob(f"step-*/{outputs.MARKER}")]
     return max((int(marker.parent.name.removeprefix("step-")) for marker in markers), default=0)
 
 
 def failure(status: int, error_path: Path, log_path: Path) -> BuildError:
     """The training program's own last error; where it left none, who was killed by which signal, and its output's tail."""
-    logs = error_path.parent / "logs"
+    logs = error_path.parent / outputs.LOGS
     output = log_path.read_text("utf-8", errors="replace") if log_path.is_file() else ""
     killed = _killed(status, output)
     if error_path.is_file():

@@ -17,9 +17,9 @@ from orchestration.identity.digest import DIGESTS, MANIFEST
 from orchestration.identity.partitions import split_key
 from orchestration.stages import BY_NAME
 from orchestration.store.contract import MAIN, VersionedStore
+from training.contract.outputs import MARKER
 
 STAGE = BY_NAME["base_checkpoints"]
-MARKER = "complete.json"
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def measure(folder: Path, case: str) -> list[Row]:
     content = request(folder, training, shape, vocabulary) | {"watch": {"layers_every_steps": int(watched)}}
     peaks = train_forked(folder, content, measure=True)
     estimates = memory_per_rank(ModelRecipe(**shape), training, vocabulary, "cpu", watched=watched)
-    ranks_of_stage = training.ranks // training.pp  # the pipeline is the outermost axis of torchtitan's mesh
+    ranks_of_stage = training.layout.ranks // training.pp  # the pipeline is the outermost axis of torchtitan's mesh
     rows = []
     for stage, estimate in enumerate(estimates):
         measured = min(peaks[stage * ranks_of_stage : (stage + 1) * ranks_of_stage])

@@ -202,7 +202,7 @@ def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signa
 def test_a_refused_request_and_a_wrong_number_of_ranks_say_why(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(BuildError, match=r"RequestError: request .* breaks 1 rule"):
+    with pytest.raises(BuildError, match=r"training cannot start: request .* breaks 1 rule"):
         train(tmp_path, tiny_request(data, tmp_path / "out", optimizer={}))
     with pytest.raises(BuildError, match="HardwareError: float8 is 'rowwise'"):
         train(tmp_path, tiny_request(data, tmp_path / "out", precision="bfloat16", float8="rowwise"))

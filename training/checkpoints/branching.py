@@ -26,10 +26,10 @@ from training.checkpoints.files import (
     step_of,
 )
 from training.checkpoints.resume_rules import differences
+from training.contract.outputs import CHECKPOINTS, INCIDENTS, RECORDS
 from training.contract.request import TrainRequest
 from training.machine.durable_files import write_durably
 from training.machine.environment import environment
-from training.watching.sequence_losses import FILE as SEQUENCE_LOSSES
 
 DECIDES_BITS = (
     "parallelism",
@@ -41,8 +41,6 @@ DECIDES_BITS = (
     "watch",
 )
 """Fields of a request that may differ when a run is continued, but not when its bits are to be the same."""
-RECORDS = ("metrics.jsonl", "layers.jsonl", "heldout.jsonl", SEQUENCE_LOSSES)
-"""Of every step: cut back to the checkpoint when the run goes on."""
 
 
 def take_over(request: TrainRequest) -> str | None:
@@ -51,7 +49,7 @@ def take_over(request: TrainRequest) -> str | None:
     Not where incidents of this run were acted on. An interruption leaves whole checkpoints or none.
     """
     other = request.branch_from
-    if other is None or (request.output / "incidents").exists():
+    if other is None or (request.output / INCIDENTS).exists():
         return None
     shared = shared_checkpoints(other, request)
     if not shared:
@@ -70,7 +68,7 @@ def shared_checkpoints(other: Path, request: TrainRequest) -> list[Path]:
     )
     for folder in complete_checkpoints(other):
         with contextlib.suppress(ValueError, KeyError):  # of another version of this program, or damaged
-            if folder.parent == other / "checkpoints" and _is_ours(read_marker(folder), request, bits):
+            if folder.parent == other / CHECKPOINTS and _is_ours(read_marker(folder), request, bits):
                 found[step_of(folder)] = folder
     for last in sorted(found, reverse=True):
         wanted = [step for step in request.checkpoint_steps if step < last]

@@ -19,9 +19,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from training.contract.outputs import CHECKPOINTS, MARKER, ROLLING, checkpoint_folder
 from training.machine.durable_files import write_durably
 
-MARKER = "complete.json"
 KEPT_ROLLING = 2
 """The newest may turn out damaged: one more to fall back on."""
 
@@ -31,12 +31,12 @@ FileSums = dict[str, dict[str, Any]]
 
 def step_folder(output: Path, step: int) -> Path:
     """Folder of one requested step; zero-padded so that names sort as steps do."""
-    return output / "checkpoints" / f"step-{step:08d}"
+    return output / checkpoint_folder(step)
 
 
 def rolling_folder(output: Path, step: int) -> Path:
     """Folder of one step that is saved only to resume from: beside the output, all of which is published."""
-    return beside(output, "rolling") / f"step-{step:08d}"
+    return beside(output, ROLLING) / f"step-{step:08d}"
 
 
 def beside(output: Path, name: str) -> Path:
@@ -50,7 +50,7 @@ def step_of(folder: Path) -> int:
 
 
 def _folders(output: Path) -> list[Path]:
-    return [*output.glob("checkpoints/step-*"), *beside(output, "rolling").glob("step-*")]
+    return [*output.glob(f"{CHECKPOINTS}/step-*"), *beside(output, ROLLING).glob("step-*")]
 
 
 def complete_checkpoints(output: Path) -> list[Path]:
@@ -69,7 +69,7 @@ def resumable_checkpoints(output: Path, requested: Iterable[int], first: int) ->
     Not those behind a requested step (after step `first`) that has no checkpoint: going on there would never make it.
     """
     complete = complete_checkpoints(output)
-    made = {step_of(folder) for folder in complete if folder.parent == output / "checkpoints"}
+    made = {step_of(folder) for folder in complete if folder.parent == output / CHECKPOINTS}
     missing = min((step for step in requested if step > first and step not in made), default=None)
     found = [folder for folder in complete if missing is None or step_of(folder) < missing]
     return [folder for folder in reversed(found) if keeps_state(folder)]

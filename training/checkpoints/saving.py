@@ -6,7 +6,7 @@ Hugging Face model and writes the marker; until that, the checkpoint does not ex
 the next one, and the end of training, wait for it.
 
     save()   copy -> [thread] dcp/ -> sums -> hf/ -> complete.json
-    load()   newest whole checkpoint; one whose files are not those that were saved is set aside
+    resume() the state of the checkpoint that starting_point.py names, if it names one
 
 The folders are described in files.py.
 """
@@ -30,32 +30,28 @@ from torch.distributed.checkpoint.state_dict_saver import save as write_checkpoi
 from torch.distributed.checkpoint.stateful import Stateful
 from torchtitan.components.checkpoint import CheckpointManager
 
-from training.checkpoints.branching import heldout_sha256, take_over
+from training.checkpoints.branching import heldout_sha256
 from training.checkpoints.files import (
     KEPT_ROLLING,
     MARKER,
     FileSums,
     complete_checkpoints,
-    damage_of,
     drop_old_rolling,
     drop_state,
     file_sums,
-    first_damage,
     keeps_state,
     marker_text,
     read_marker,
     remove_checkpoint,
-    remove_incomplete,
-    resumable_checkpoints,
     rolling_folder,
-    set_aside,
     step_folder,
     step_of,
 )
 from training.checkpoints.hf_export import export_hf
-from training.checkpoints.resume_rules import check_resumable
 from training.checkpoints.staging import MemoryStager
-from training.contract.errors import CheckpointDamagedError, CheckpointSaveError, ResumeMismatchError
+from training.checkpoints.starting_point import Start, starting_point
+from training.contract import outputs
+from training.contract.errors import CheckpointSaveError
 from training.contract.request import TrainRequest
 from training.machine.durable_files import fsync, write_durably
 from training.machine.environment import environment
@@ -79,84 +75,26 @@ class ListedCheckpoints(CheckpointManager):
         self.save_stall_s = 0.0
         """How long the last save held the step."""
 
-    def load(self, step: int = -1) -> bool:
-        """Continue from the newest whole checkpoint of the run, else from `resume_from` or a branch, else start anew."""
-        folder, aside = self._own_checkpoint()
-        taken_over: str | None = None
-        if folder is None and self._request.resume_from is not None:
-            folder = self._checked_resume_from(self._request.resume_from)
-        elif folder is None and self._request.branch_from is not None:
-            taken_over = self._told_by_rank_0(take_over(self._request) if dist.get_rank() == 0 else None)
-            if taken_over is not None:
-                folder, damaged = self._own_checkpoint()
-                aside += damaged
-        if folder is not None:
-            check_resumable(folder, self._request)
+    def resume(self) -> Start:
+        """Go to where the run starts from: the state of a checkpoint is loaded here, other weights by the trainer."""
+        start = starting_point(self._request, self.pg)
+        if start.folder is not None:
             states = self._states_to_load(model_only=False)
-            self.dcp_load(states, checkpoint_id=str(folder / "dcp"), from_hf=False, from_quantized=False)
+            self.dcp_load(states, checkpoint_id=str(start.folder / "dcp"), from_hf=False, from_quantized=False)
         if dist.get_rank() == 0:
-            self._record_attempt(folder, aside, taken_over)
-        return folder is not None
+            self._record_attempt(start)
+        return start
 
-    def _own_checkpoint(self) -> tuple[Path | None, list[dict[str, Any]]]:
-        """The newest whole checkpoint of this run, and what was set aside to get to it."""
-        request, begun_at = self._request, self._request.resume_from
-        start = step_of(begun_at) if begun_at is not None and begun_at.name.startswith("step-") else 0
-        aside: list[dict[str, Any]] = []
-        if dist.get_rank() == 0:
-            remove_incomplete(request.output)
-        while True:
-            folder: Path | None = None
-            if dist.get_rank() == 0:
-                folder = next(iter(resumable_checkpoints(request.output, request.checkpoint_steps, start)), None)
-            folder = self._told_by_rank_0(folder)
-            if folder is None:
-                return None, aside
-            reason = self._damage(folder)
-            if reason is None:
-                return folder, aside
-            if dist.get_rank() == 0:
-                moved = set_aside(folder, request.output, reason)
-                log.error("checkpoint %s is damaged: %s. It is set aside as %s", folder.name, reason, moved)
-                aside.append(
-                    {"checkpoint": folder.name, "reason": reason, "moved_to": f"{moved.parent.name}/{moved.name}"}
-                )
-
-    def _checked_resume_from(self, folder: Path) -> Path:
-        if not (folder / MARKER).is_file():
-            raise ResumeMismatchError(f"resume_from {folder} is not a complete checkpoint: it has no {MARKER}")
-        if not keeps_state(folder):
-            raise ResumeMismatchError(
-                f"resume_from {folder} was kept without its optimiser's state (state_steps of its run): it can be evaluated, or "
-                "begun from as start_from_hf, but not continued"
-            )
-        if reason := self._damage(folder):
-            raise CheckpointDamagedError(
-                f"resume_from {folder} is damaged: {reason}. Name another checkpoint, or restore this one from its store"
-            )
-        return folder
-
-    def _told_by_rank_0(self, value: Any) -> Any:
-        told = [value]
-        dist.broadcast_object_list(told, src=0, group=self.pg)
-        return told[0]
-
-    def _damage(self, folder: Path) -> str | None:
-        """Every rank reads its share of the files; all learn what any of them found."""
-        found: list[str | None] = [None] * dist.get_world_size()
-        dist.all_gather_object(found, damage_of(folder, dist.get_rank(), dist.get_world_size()), group=self.pg)
-        return first_damage(found)
-
-    def _record_attempt(self, folder: Path | None, aside: list[dict[str, Any]], taken_over: str | None) -> None:
+    def _record_attempt(self, start: Start) -> None:
         line = {
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "resumed_from": folder.name if folder else None,
-            "step": read_marker(folder)["step"] if folder else 0,
-            "taken_over_from": taken_over,
+            "resumed_from": start.folder.name if start.folder else None,
+            "step": read_marker(start.folder)["step"] if start.folder else 0,
+            "taken_over_from": start.taken_over_from,
             "restarted_after": os.environ.get("HEADWATER_RESTARTED_AFTER"),
-            "set_aside": aside,
+            "set_aside": start.set_aside,
         }
-        path = self._request.output / "attempts.jsonl"
+        path = self._request.output / outputs.ATTEMPTS
         before = path.read_text("utf-8") if path.is_file() else ""
         write_durably(path, f"{before}{json.dumps(line)}\n")  # never into the old file: it may be linked into a store
 
@@ -240,7 +178,7 @@ class ListedCheckpoints(CheckpointManager):
             content["weights_sha256"] = export_hf(folder / "dcp", hf, request.model, request.end_of_document_id)
             sums |= file_sums(folder, sorted(hf.iterdir()))
         content["files"] = sums
-        metrics = request.output / "metrics.jsonl"
+        metrics = request.output / outputs.METRICS
         if metrics.is_file():
             fsync(metrics)  # a checkpoint must not survive a power cut that its metrics do not
         write_durably(folder / MARKER, marker_text(content))

@@ -15,6 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, V
 
 from training.contract.bands import IncidentPolicy
 from training.contract.errors import RequestError
+from training.contract.rules import (
+    Layout,
+    Shape,
+    fit_problems,
+    head_problems,
+    layout_problems,
+    refuse,
+    schedule_problems,
+)
 
 
 class _Strict(BaseModel):
@@ -39,13 +48,13 @@ class ModelShape(_Strict):
 
     @model_validator(mode="after")
     def _divisible(self) -> Self:
-        if self.dim % self.n_heads:
-            raise ValueError(f"dim ({self.dim}) must be a multiple of n_heads ({self.n_heads})")
-        if self.n_heads % self.n_kv_heads:
-            raise ValueError(f"n_heads ({self.n_heads}) must be a multiple of n_kv_heads ({self.n_kv_heads})")
-        if (self.dim // self.n_heads) % 2:
-            raise ValueError(f"dim / n_heads ({self.dim // self.n_heads}) must be even: rotary positions turn pairs")
+        refuse(head_problems(self.dim, self.n_heads, self.n_kv_heads))
         return self
+
+    @property
+    def cut(self) -> Shape:
+        """What a layout cuts."""
+        return Shape(self.n_layers, self.n_heads, self.n_kv_heads, self.sequence_length, self.vocab_size)
 
 
 class Parallelism(_Strict):
@@ -57,16 +66,6 @@ class Parallelism(_Strict):
     tp: PositiveInt = 1  # with sequence parallel, always: torchtitan's Llama has no other tensor parallel
     pp: PositiveInt = 1
 
-    @property
-    def dp(self) -> int:
-        """Ranks that read different sequences."""
-        return self.dp_shard * self.dp_replicate
-
-    @property
-    def ranks(self) -> int:
-        """Processes that torchrun must start."""
-        return self.dp * self.cp * self.tp * self.pp
-
 
 class Pipeline(_Strict):
     """How micro-batches go through the pipeline's stages."""
@@ -74,11 +73,6 @@ class Pipeline(_Strict):
     schedule: Literal["1F1B", "Interleaved1F1B"] = "1F1B"
     microbatch_size: PositiveInt = 1
     """Sequences of one micro-batch."""
-
-    @property
-    def stages_per_rank(self) -> int:
-        """torchtitan's choice for a looped schedule is two."""
-        return 1 if self.schedule == "1F1B" else 2
 
 
 class Execution(_Strict):
@@ -101,10 +95,7 @@ class Schedule(_Strict):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.warmup_steps + self.decay_steps > self.total_steps:
-            raise ValueError(
-                f"warmup_steps ({self.warmup_steps}) + decay_steps ({self.decay_steps}) exceed total_steps ({self.total_steps})"
-            )
+        refuse(schedule_problems(self.warmup_steps, self.decay_steps, self.total_steps))
         return self
 
     @property
@@ -233,12 +224,6 @@ class TrainRequest(_Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        together = self.local_batch_size * self.parallelism.dp
-        if self.global_batch_size % together:
-            raise ValueError(
-                f"global_batch_size ({self.global_batch_size}) must be a multiple of local_batch_size * data-parallel "
-                f"degree ({self.local_batch_size} * {self.parallelism.dp} = {together})"
-            )
         steps = self.checkpoint_steps
         if list(steps) != sorted(set(steps)):
             raise ValueError(f"checkpoint_steps must be ascending and distinct, found {list(steps)}")
@@ -250,53 +235,21 @@ class TrainRequest(_Strict):
             raise ValueError("resume_from continues a checkpoint and start_from_hf begins at step 0: give one of them")
         if self.data.decay and not self.schedule.decay_steps:
             raise ValueError("data.decay is the manifest of a decay phase, but schedule.decay_steps is 0")
-        self._layout_fits()
+        refuse(layout_problems(self.layout) + fit_problems(self.model.cut, self.layout))
         return self
 
-    def _layout_fits(self) -> None:
-        layout, model = self.parallelism, self.model
-        if layout.tp not in (1, 2, 4, 8):
-            raise ValueError(f"tp ({layout.tp}) must be 1, 2, 4 or 8: it needs the fast links inside a node")
-        if any(size % layout.tp for size in (model.n_heads, model.n_kv_heads, model.vocab_size)):
-            raise ValueError(
-                f"tp ({layout.tp}) must divide n_kv_heads ({model.n_kv_heads}), n_heads ({model.n_heads}) and vocab_size "
-                f"({model.vocab_size})"
-            )
-        pieces = 2 * layout.tp * layout.cp
-        if model.sequence_length % pieces:
-            raise ValueError(
-                f"sequence_length ({model.sequence_length}) must be a multiple of 2 * tp * cp ({pieces}): sequence and "
-                "context parallel cut it"
-            )
-        if layout.dp_replicate > 1 and layout.dp_shard * layout.cp == 1 and layout.tp * layout.pp > 1:
-            raise ValueError(
-                "dp_replicate without dp_shard cannot be combined with tp or pp (torchtitan 0.2.2); use dp_shard"
-            )
-        if self.precision == "bfloat16" and layout.tp * layout.pp > 1 and layout.dp_shard * layout.cp == 1:
-            raise ValueError(
-                "precision bfloat16 with tp or pp needs dp_shard or cp above 1: torchtitan 0.2.2 would train in float32 "
-                "and only log it"
-            )
-        if self.mask_documents and layout.cp > 1:
-            raise ValueError("mask_documents cannot be combined with cp: the mask is not cut along the sequence")
-        self._pipeline_fits()
-
-    def _pipeline_fits(self) -> None:
-        layout, pipeline = self.parallelism, self.pipeline
-        if layout.pp == 1:
-            return
-        stages = layout.pp * pipeline.stages_per_rank
-        if stages > self.model.n_layers:
-            raise ValueError(
-                f"pp ({layout.pp}) cannot exceed n_layers ({self.model.n_layers}) / stages per rank "
-                f"({pipeline.stages_per_rank} with {pipeline.schedule})"
-            )
-        microbatches, rest = divmod(self.local_batch_size, pipeline.microbatch_size)
-        if rest or microbatches < layout.pp or (pipeline.stages_per_rank > 1 and microbatches % layout.pp):
-            raise ValueError(
-                f"local_batch_size ({self.local_batch_size}) must be at least pp ({layout.pp}) micro-batches of "
-                f"{pipeline.microbatch_size}: one per stage; Interleaved1F1B needs a multiple of pp"
-            )
+    @property
+    def layout(self) -> Layout:
+        """How its ranks divide the work."""
+        return Layout(
+            **self.parallelism.model_dump(),
+            pipeline_schedule=self.pipeline.schedule,
+            microbatch_size=self.pipeline.microbatch_size,
+            local_batch_size=self.local_batch_size,
+            global_batch_size=self.global_batch_size,
+            precision=self.precision,
+            mask_documents=self.mask_documents,
+        )
 
     @property
     def sequences(self) -> int:

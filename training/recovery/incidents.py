@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from training.contract.outputs import DECISION, DETECTED, INCIDENTS
 from training.data.amendments import Amendment, Amendments
 from training.machine.durable_files import write_durably
 
@@ -26,7 +27,7 @@ Cause = Literal["data", "optimiser", "unexplained"]
 
 def incident_folders(output: Path) -> list[Path]:
     """Folders of the incidents that were detected, in order."""
-    return sorted(path.parent for path in output.glob("incidents/*/detected.json"))
+    return sorted(path.parent for path in output.glob(f"{INCIDENTS}/*/{DETECTED}"))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -41,7 +42,7 @@ def write_json(path: Path, content: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def read_decisions(output: Path) -> list[dict[str, Any]]:
     """Decisions so far, in order."""
-    return [read_json(path) for path in sorted(output.glob("incidents/*/decision.json"))]
+    return [read_json(path) for path in sorted(output.glob(f"{INCIDENTS}/*/{DECISION}"))]
 
 
 def amendments_of(decisions: Sequence[Mapping[str, Any]]) -> Amendments:
@@ -56,7 +57,7 @@ def amendments_of(decisions: Sequence[Mapping[str, Any]]) -> Amendments:
 
 def undecided(output: Path) -> Path | None:
     """Folder of an incident that was detected and not yet decided."""
-    return next((folder for folder in incident_folders(output) if not (folder / "decision.json").is_file()), None)
+    return next((folder for folder in incident_folders(output) if not (folder / DECISION).is_file()), None)
 
 
 def muted(decisions: Sequence[Mapping[str, Any]], step: int) -> bool:

@@ -2,7 +2,7 @@
 
     watch     at each step: outside the band? A few steps later score the window and its neighbours, write
               detected.json, stop. The launcher starts the same request again.
-    load      at the next start: load the last checkpoint before the window, score again, decide, write decision.json
+    resume    at the next start: load the last checkpoint before the window, score again, decide, write decision.json
     begin     train on, with all decisions so far: sequences replaced, learning rate lowered, clipping tightened
 
 Every rank sees the same numbers and comes to the same result; rank 0 writes. Killed anywhere, the program, started
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import torch.distributed as dist
 
 from training.checkpoints.files import complete_checkpoints, read_marker, remove_checkpoint
+from training.contract import outputs
 from training.contract.bands import Detector, Deviation, IncidentPolicy, find_incidents
 from training.contract.errors import IncidentDetectedError, IncidentUnresolvedError, ResumeMismatchError
 from training.data.amended_order import OrderDocuments, plan_replacements
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from torchtitan.config import JobConfig
 
     from training.checkpoints.saving import ListedCheckpoints
+    from training.checkpoints.starting_point import Start
     from training.contract.request import TrainRequest
     from training.data.amended_order import Amending
     from training.watching.monitor import StepMonitor
@@ -83,18 +85,15 @@ class Recovery:
         self._deviations: list[Deviation] = []
         self._decisions: list[dict[str, Any]] = []
 
-    def load(self) -> bool:
-        """Decide what is undecided, apply all decisions, drop the checkpoints that they make obsolete, load the last one.
-
-        False when there was none.
-        """
+    def resume(self) -> Start:
+        """Decide what is undecided, apply all decisions, drop the checkpoints that they make obsolete, go to the last one."""
         self._amend()
         folder = undecided(self._output)
         if folder is not None and self._policy is not None:
-            self._decide(folder)  # has loaded the last good checkpoint
+            start = self._decide(folder)
             self._amend()
             self._settle_learning_rate()
-            return self._run.step > 0
+            return start
         if dist.get_rank() == 0:
             for checkpoint in complete_checkpoints(self._output):
                 marker = read_marker(checkpoint)
@@ -102,9 +101,9 @@ class Recovery:
                     remove_checkpoint(checkpoint)  # of what is trained again
         dist.barrier()
         self._check_resume_from()
-        loaded = self._run.checkpointer.load()
+        start = self._run.checkpointer.resume()
         self._settle_learning_rate()
-        return loaded
+        return start
 
     def _amend(self) -> None:
         """Take over the decisions that are written down."""
@@ -113,7 +112,7 @@ class Recovery:
 
     def _check_resume_from(self) -> None:
         folder = self._request.resume_from
-        if folder is None or complete_checkpoints(self._output) or not (folder / "complete.json").is_file():
+        if folder is None or complete_checkpoints(self._output) or not (folder / outputs.MARKER).is_file():
             return
         marker = read_marker(folder)
         if marker.get("amendments", []) != self._run.amending.now.until(marker["step"]):
@@ -137,7 +136,7 @@ class Recovery:
         if self._policy is None or not self._policy.react:
             return
         self._detector = Detector(self._policy)
-        for row in read_metrics(self._output / "metrics.jsonl"):
+        for row in read_metrics(self._output / outputs.METRICS):
             self._detector.observe(row)
 
     def set_clipping(self) -> None:
@@ -176,11 +175,11 @@ class Recovery:
         )
         then = self._score(window, policy)
         number = len(self._decisions) + 1
-        folder = self._output / "incidents" / f"{number:04d}"
+        folder = self._output / outputs.INCIDENTS / f"{number:04d}"
         if dist.get_rank() == 0:
             _write_table(folder / "losses-then.parquet", then)
             write_json(
-                folder / "detected.json",
+                folder / outputs.DETECTED,
                 {
                     "number": number,
                     "window": asdict(window),
@@ -194,11 +193,11 @@ class Recovery:
         dist.barrier()
         raise IncidentDetectedError(
             f"{worst.kind} at step {worst.step}: {worst.value:.4f}, expected {worst.expected:.4f} ({worst.sigmas:.1f} sigma); "
-            f"steps {window.first_step} to {window.last_step} are written down in {folder.name}/detected.json"
+            f"steps {window.first_step} to {window.last_step} are written down in {folder.name}/{outputs.DETECTED}"
         )
 
     def _usual_loss(self) -> float:
-        rows = read_metrics(self._output / "metrics.jsonl")[-16:]
+        rows = read_metrics(self._output / outputs.METRICS)[-16:]
         return float(np.median([row["loss"] for row in rows]))
 
     def _reference_steps(self, window: Window, policy: IncidentPolicy) -> tuple[int, int]:
@@ -221,7 +220,7 @@ class Recovery:
 
     def _metrics_of(self, window: Window) -> list[dict[str, Any]]:
         """Rows of the window and of some steps around it, with what was planned and expected."""
-        rows = read_metrics(self._output / "metrics.jsonl")
+        rows = read_metrics(self._output / outputs.METRICS)
         last = self._run.metrics_processor.last
         if not rows or rows[-1]["step"] < last["step"]:
             rows.append(last)  # of a broken step, which is not recorded
@@ -240,15 +239,15 @@ class Recovery:
             if row["step"] >= window.first_step - 64
         ]
 
-    def _decide(self, folder: Path) -> None:
-        """Find the cause of one incident and write the decision. Raises IncidentUnresolvedError when nothing is left to try."""
+    def _decide(self, folder: Path) -> Start:
+        """Go to the last good checkpoint, find the cause of one incident, write the decision. Raises IncidentUnresolvedError when nothing is left to try."""
         policy = self._policy
         assert policy is not None
-        detected = read_json(folder / "detected.json")
+        detected = read_json(folder / outputs.DETECTED)
         window = Window(**detected["window"])
         attempts = attempts_at(self._decisions, window.first_step)
         self._go_back(window)
-        self._run.checkpointer.load()
+        start = self._run.checkpointer.resume()
         rollback = self._run.step
         good = self._score(window, policy) if rollback else None
         rows = [row for row in detected["metrics"] if row["step"] >= window.first_step - 1 - window.before_steps]
@@ -268,7 +267,7 @@ class Recovery:
                 _write_table(folder / "losses-good.parquet", good)
             amendment = self._amendment(detected, window, finding, rollback, attempts, policy)
             write_json(
-                folder / "decision.json",
+                folder / outputs.DECISION,
                 {
                     "number": detected["number"],
                     "kind": window.kind,
@@ -283,6 +282,7 @@ class Recovery:
                 },
             )
         dist.barrier()
+        return start
 
     def _go_back(self, window: Window) -> None:
         """Remove the checkpoints that may have learned from the window: the newest that is left is the last good one."""
@@ -332,7 +332,7 @@ class Recovery:
         return plan_replacements(documents, quarantined, again, window.begin, self._request.sequences)
 
     def _give_up(self, detected: dict[str, Any], finding: Finding, attempts: int) -> None:
-        path = self._output / "incidents" / "report.md"
+        path = self._output / outputs.INCIDENTS / outputs.REPORT
         if dist.get_rank() == 0:
             write_report(path, self._request.run, detected, as_json(finding), self._decisions)
         dist.barrier()
@@ -349,8 +349,8 @@ class Recovery:
         """Write down what left the band in the finished record and was let pass."""
         if self._policy is None or dist.get_rank() > 0:
             return
-        found = find_incidents(read_metrics(self._output / "metrics.jsonl"), self._policy)
-        write_json(self._output / "incidents.json", [asdict(incident) for incident in found])
+        found = find_incidents(read_metrics(self._output / outputs.METRICS), self._policy)
+        write_json(self._output / outputs.INCIDENTS_PASSED, [asdict(incident) for incident in found])
 
 
 def _write_table(path: Path, table: pa.Table) -> None:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch.distributed.tensor import DTensor
 from torchtitan.components.metrics import MetricsProcessor
 
+from training.contract import outputs
 from training.contract.errors import NonFiniteLossError
 from training.contract.request import TrainRequest
 from training.machine.durable_files import write_durably
@@ -111,7 +112,7 @@ class StepMonitor(MetricsProcessor):
         self._request = request
         self._loss = loss
         self._report = report
-        self._path = request.output / "metrics.jsonl"
+        self._path = request.output / outputs.METRICS
         self._sequences = SequenceLosses(request.output, request.global_batch_size)
         self.layers: LayerWatch | None = None
         """Set by the trainer, once there is an optimiser."""
@@ -190,8 +191,8 @@ class StepMonitor(MetricsProcessor):
         taken = self._loss.take()
         request = self._request
         losses = torch.zeros(
-            request.global_batch_size // (request.local_batch_size * request.parallelism.dp),
-            request.parallelism.dp,
+            request.global_batch_size // (request.local_batch_size * request.layout.dp),
+            request.layout.dp,
             request.local_batch_size,
             dtype=torch.float64,
         )
@@ -214,7 +215,7 @@ class StepMonitor(MetricsProcessor):
 
     def _write(self, layers: list[dict[str, Any]]) -> None:
         append_rows(self._path, [self.last])
-        append_rows(self._path.with_name("layers.jsonl"), layers)
+        append_rows(self._path.with_name(outputs.LAYERS), layers)
         if self.boards:
             write_all(self.boards, self.last["step"], scalars_of(self.last) | scalars_of_rows(layers, "layer"))
         self._sequences.write(self.last["step"], self.sequence_losses.numpy())
@@ -224,7 +225,7 @@ class StepMonitor(MetricsProcessor):
 
     def write_heldout(self, rows: list[dict[str, Any]]) -> None:
         """Rows of heldout.jsonl; on rank 0."""
-        append_rows(self._path.with_name("heldout.jsonl"), rows)
+        append_rows(self._path.with_name(outputs.HELDOUT), rows)
         if self.boards:
             write_all(self.boards, rows[0]["step"], scalars_of_rows(rows, "channel"))
 

@@ -55,7 +55,7 @@ class PieceScorer:
     def _sums(self, numbers: np.ndarray, reader: AmendedReader, columns: int) -> torch.Tensor:
         """[2, sequences, pieces]: first the losses, then the tokens."""
         batch = self._request.local_batch_size
-        together = batch * self._request.parallelism.dp
+        together = batch * self._request.layout.dp
         padded = np.concatenate([numbers, np.full(-len(numbers) % together, numbers[-1])])
         sums = torch.zeros(2, len(padded), columns, dtype=torch.float64)
         of_training = self._loss.columns

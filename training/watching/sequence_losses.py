@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-FILE = "sequence_losses.f32"
+from training.contract.outputs import SEQUENCE_LOSSES
+
 LOSS = np.dtype("<f4")
 
 
@@ -19,7 +20,7 @@ class SequenceLosses:
     """Reads and writes the file of one run. A step that is trained again overwrites its sequences."""
 
     def __init__(self, output: Path, global_batch_size: int) -> None:
-        self._path = output / FILE
+        self._path = output / SEQUENCE_LOSSES
         self._batch = global_batch_size
 
     def write(self, step: int, losses: np.ndarray) -> None:

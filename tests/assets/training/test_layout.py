@@ -49,7 +49,7 @@ def test_the_advice_is_a_recipe_that_can_be_trained() -> None:
         advice = asked("llama-8b", gpus, 80, batch)
         recipe = TrainingRecipe(**advice.recipe)
         assert layout_problems(load_model("llama-8b", REPOSITORY / "config"), recipe, VOCABULARY) == []
-        assert recipe.ranks == gpus
+        assert recipe.layout.ranks == gpus
 
 
 def test_reasons_say_why_this_and_not_less() -> None:

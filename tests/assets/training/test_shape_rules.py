@@ -106,7 +106,7 @@ def test_micro_batches_in_flight_are_those_of_torch(rank: int, schedule: str, mi
             "global_batch_size": microbatches,
         }
     )
-    chunks = training.stages_per_rank
+    chunks = training.layout.stages_per_rank
     parts = pipeline_parts(ModelRecipe(n_layers=14), training)[rank]
     if schedule == "1F1B":
         assert [part.in_flight for part in parts] == [min(4 - rank, microbatches)]

@@ -26,6 +26,7 @@ from orchestration.training_place import KubernetesTraining, SlurmTraining, Trai
 from tests.campaigns.slurm import SlurmUnavailableError, slurm
 from tests.training.running import STOPPING, exact, weights
 from tests.training.tiny import tiny_request, write_request
+from training.contract.request import TrainRequest
 
 pytestmark = pytest.mark.slow
 
@@ -111,16 +112,22 @@ def test_the_profile_must_describe_where_training_runs(tmp_path: Path) -> None:
         )
 
 
+def large_request(data: Path, output: Path, layout: dict[str, int]) -> TrainRequest:
+    """A request for several nodes."""
+    content = tiny_request(data, output, parallelism=layout, global_batch_size=48, local_batch_size=1)
+    return TrainRequest.model_validate(content)
+
+
 def test_the_job_script_starts_one_torchrun_per_node(data: Path, tmp_path: Path) -> None:
     options = SlurmTraining.model_validate(SLURM | {"nodes": 2, "gpus_per_node": 4, "sbatch": {"qos": "high"}})
-    request = tiny_request(data, tmp_path / "out", parallelism={"dp_shard": 4, "tp": 2})
+    request = large_request(data, tmp_path / "out", {"dp_shard": 4, "tp": 2})
     script = sbatch_script(options, tmp_path / "request.json", request, tmp_path, {"A": "b c"})
     for line in ("--nodes=2", "--gres=gpu:4", "--requeue", "--signal=B:USR1@120", "--qos=high", "--time=00:05:00"):
         assert f"#SBATCH {line}\n" in script
     assert "export A='b c'\n" in script
     assert '--nproc-per-node 4 --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$first:29500"' in script
     with pytest.raises(BuildError, match="3 ranks cannot be spread evenly over 2 nodes: change the layout"):
-        sbatch_script(options, tmp_path / "r.json", request | {"parallelism": {"dp_shard": 3}}, tmp_path, {})
+        sbatch_script(options, tmp_path / "r.json", large_request(data, tmp_path, {"dp_shard": 3}), tmp_path, {})
 
 
 def test_a_real_slurm_trains_the_same_run_also_when_it_puts_the_job_back(
@@ -164,7 +171,7 @@ def known_keys(content: dict[str, Any], model: Any) -> dict[str, Any]:
 
 def test_the_pytorchjob_is_one_the_operator_and_kubernetes_know(data: Path) -> None:
     options = KubernetesTraining.model_validate(KUBERNETES | {"nodes": 2, "gpus_per_node": 8})
-    request = tiny_request(data, Path("/data/out"), parallelism={"dp_shard": 8, "tp": 2})
+    request = large_request(data, Path("/data/out"), {"dp_shard": 8, "tp": 2})
     manifest = pytorch_job(options, Path("/data/scratch/request.json"), request, {"WANDB_MODE": "offline"})
     job = known_keys(manifest, models.KubeflowOrgV1PyTorchJob)
     spec = known_keys(job["spec"], models.KubeflowOrgV1PyTorchJobSpec)
@@ -183,7 +190,8 @@ def test_the_pytorchjob_is_one_the_operator_and_kubernetes_know(data: Path) -> N
         assert {"name": "WANDB_MODE", "value": "offline"} in container["env"]
         assert container["resources"]["limits"]["nvidia.com/gpu"] == "8"
     with pytest.raises(BuildError, match=r"the output folder /elsewhere is not on the volume .*\(/data\)"):
-        pytorch_job(options, Path("/data/request.json"), request | {"output": "/elsewhere"}, {})
+        elsewhere = request.model_copy(update={"output": Path("/elsewhere")})
+        pytorch_job(options, Path("/data/request.json"), elsewhere, {})
 
 
 def test_names_of_jobs_are_dns_labels_and_differ() -> None:

@@ -15,7 +15,7 @@ from training.contract.request import Schedule, TrainRequest, load_request
 
 def test_a_valid_request_is_read(data: Path, tmp_path: Path) -> None:
     request = load_request(write_request(tmp_path, tiny_request(data, tmp_path / "out")))
-    assert request.parallelism.ranks == 1
+    assert request.layout.ranks == 1
     assert request.sequences == 24
     assert request.tokens_seen(6) == 6 * 4 * 32
 
@@ -31,16 +31,19 @@ def test_a_valid_request_is_read(data: Path, tmp_path: Path) -> None:
         ({"parallelism": {"tp": 3}}, "tp (3) must be 1, 2, 4 or 8"),
         ({"parallelism": {"tp": 16}}, "needs the fast links inside a node"),
         ({"parallelism": {"cp": 32}}, "sequence_length (32) must be a multiple of 2 * tp * cp (64)"),
-        ({"parallelism": {"pp": 2}, "local_batch_size": 1}, "must be at least pp (2) micro-batches of 1"),
+        (
+            {"parallelism": {"pp": 2}, "local_batch_size": 1},
+            "must be at least pp (2) micro-batches of microbatch_size (1)",
+        ),
         (
             {"parallelism": {"pp": 2}, "pipeline": {"schedule": "Interleaved1F1B"}},
-            "n_layers (2) / stages per rank (2 with Interleaved1F1B)",
+            "pp (2) * stages per rank (2) = 4 stages, but n_layers is 2",
         ),
         ({"parallelism": {"tp": 2}, "precision": "bfloat16"}, "torchtitan 0.2.2 would train in float32"),
         ({"parallelism": {"cp": 2}, "mask_documents": True}, "the mask is not cut along the sequence"),
         ({"float8": "rows"}, "float8: Input should be 'tensorwise', 'rowwise' or 'rowwise_with_gw_hp'"),
         ({"execution": {"offload": True}}, "execution.offload: Extra inputs are not permitted"),
-        ({"parallelism": {"pp": 3}}, "pp (3) cannot exceed n_layers (2)"),
+        ({"parallelism": {"pp": 3}}, "= 3 stages, but n_layers is 2"),
         ({"parallelism": {"dp_replicate": 2, "tp": 2}}, "dp_replicate without dp_shard"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"run": ""}, "run: String should have at least 1 character"),
