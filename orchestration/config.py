@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CURATION = "curation"
-SOURCE_KINDS = ("web", "files", "common_crawl", "wikipedia", "dataset", "documents", "warc")
-"""Tags of the union of source tables, which pydantic puts into the place of an error."""
 
 
 class ConfigError(HeadwaterError):
@@ -232,13 +230,23 @@ def validate(model: type[BaseModel], table: dict[str, Any], path: Path, name: st
     except ValidationError as error:
         lines = []
         for problem in error.errors():
-            key = ".".join([name, *(str(part) for part in problem["loc"] if part not in SOURCE_KINDS)]).strip(".")
+            key = ".".join([name, *(str(part) for part in problem["loc"] if part not in tags(model))]).strip(".")
             rule = problem["msg"]
             if problem["type"] == "extra_forbidden":
                 rule = f"unknown key; known keys here: {', '.join(_known_keys(model, problem['loc']))}"
             found = without_userinfo(repr(problem["input"]))
             lines.append(f"{path}: {key}: {rule} (found {found:.80})")
         raise ConfigError("\n".join(lines)) from None
+
+
+def tags(model: type[BaseModel]) -> tuple[str, ...]:
+    """What tells the tables of a tagged union apart, which pydantic puts into the place of an error; none of another model."""
+    from typing import get_args
+
+    if "root" not in model.model_fields:
+        return ()
+    variants = _members(model.model_fields["root"].annotation)
+    return tuple(tag for variant in variants for tag in get_args(variant.model_fields["kind"].annotation))
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -9,21 +9,12 @@ row into a Dagster asset; the build function of an asset has the asset's name an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 PartitionKind = Literal["crawl", "run"] | None
 EdgeKind = Literal["same", "previous", "all", "frozen", "pinned", "records"]
 
-GROUPS: tuple[str, ...] = (
-    "sources",
-    "documents",
-    "dedup",
-    "tokenizer",
-    "mixture",
-    "training",
-    "evaluation",
-    "lineage",
-)
+Job = Literal["crawl_job", "curate_job", "pretrain_job", "audit_job"]
 
 
 @dataclass(frozen=True)
@@ -339,6 +330,9 @@ STAGES: tuple[Stage, ...] = (
 
 BY_NAME: dict[str, Stage] = {stage.name: stage for stage in STAGES}
 
+GROUPS: tuple[str, ...] = tuple(dict.fromkeys(stage.group for stage in STAGES))
+"""Groups in the order of the graph."""
+
 
 def downstream(name: str) -> list[Stage]:
     """All stages that read `name`, directly or through others, in graph order."""
@@ -357,3 +351,25 @@ def ancestors(stage: Stage) -> list[Stage]:
         if each is stage or each.name in reached:
             reached |= {edge.upstream for edge in each.inputs}
     return [each for each in STAGES if each.name in reached]
+
+
+def job_of(stage: Stage) -> Job:
+    """The job that makes a stage: of one crawl, of one run, of what all crawls give, of what all runs give."""
+    if stage.partition == "crawl":
+        return "crawl_job"
+    if stage.partition == "run":
+        return "pretrain_job"
+    return "audit_job" if any(each.partition == "run" for each in ancestors(stage)) else "curate_job"
+
+
+JOBS: dict[Job, tuple[str, ...]] = {
+    job: tuple(stage.name for stage in STAGES if job_of(stage) == job) for job in get_args(Job)
+}
+"""What each job makes, in graph order. A run of chosen assets, from the UI, counts by its assets."""
+
+
+def follows_data(stage: Stage) -> bool:
+    """Whether new crawls make a built stage stale; only a changed recipe does where all ways to them are frozen or pinned."""
+    return stage.partition == "crawl" or any(
+        edge.kind not in ("frozen", "pinned") and follows_data(BY_NAME[edge.upstream]) for edge in stage.inputs
+    )

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
+import quality
 from quality.expectations import check_limits
 from quality.outcome import Check, CheckOutcome, Evidence
 from quality.thresholds import LIMITS, Limit
-
-GROUPS = ("sources", "documents", "dedup", "tokenizer", "mixture", "training", "evaluation", "lineage")
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class CheckSpec:
 def custom_checks() -> dict[str, tuple[Check, ...]]:
     """Asset -> its own rules, collected from quality/<group>_checks.py."""
     found: dict[str, tuple[Check, ...]] = {}
-    for group in GROUPS:
-        found.update(import_module(f"quality.{group}_checks").CHECKS)
+    for module in sorted(each.name for each in iter_modules(quality.__path__) if each.name.endswith("_checks")):
+        if module != __name__.rpartition(".")[2]:
+            found.update(import_module(f"quality.{module}").CHECKS)
     return found
 
 

@@ -14,7 +14,6 @@ from assets.build import BuildError
 from assets.errors import HeadwaterError
 from orchestration.config import Profile, home_folder
 from orchestration.graph.alert_sensor import build_alert_sensors
-from orchestration.graph.in_progress import JOBS
 from orchestration.graph.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.graph.schedules import build_schedules
 from orchestration.graph.sensors import build_sensors
@@ -35,7 +34,7 @@ from orchestration.publish.publisher import (
     Publisher,
     StaleInputError,
 )
-from orchestration.stages import GROUPS, STAGES, Stage
+from orchestration.stages import GROUPS, JOBS, STAGES, Stage
 from quality.asset_checks import NamedOutcome, check_specs
 
 PARTITIONS = {

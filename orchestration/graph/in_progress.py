@@ -9,19 +9,12 @@ from typing import TYPE_CHECKING
 from orchestration.identity.catalog import Catalog
 from orchestration.identity.partitions import is_key, split_key
 from orchestration.identity.status import CRAWL, CRAWL_STAGES
-from orchestration.stages import STAGES
+from orchestration.stages import JOBS, STAGES
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance, DagsterRun
 
 PARTITION_TAG = "dagster/partition"
-JOBS: dict[str, tuple[str, ...]] = {
-    "crawl_job": CRAWL_STAGES,
-    "curate_job": tuple(s.name for s in STAGES if s.partition is None and s.group != "lineage"),
-    "pretrain_job": tuple(s.name for s in STAGES if s.partition == "run"),
-    "audit_job": tuple(s.name for s in STAGES if s.group == "lineage"),
-}
-"""What each job makes. A run of chosen assets, from the UI, counts by its assets."""
 
 
 @dataclass(frozen=True)
@@ -75,4 +68,4 @@ def publishing_crawl(running: Iterable[Running], catalog: Catalog) -> Running | 
 def _assets(run: DagsterRun) -> frozenset[str]:
     if run.asset_selection:
         return frozenset(key.path[-1] for key in run.asset_selection)
-    return frozenset(JOBS.get(run.job_name, ()))
+    return frozenset(next((assets for job, assets in JOBS.items() if job == run.job_name), ()))

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from orchestration.config import ConfigError, load_config
-from orchestration.graph.in_progress import JOBS, Running, making, of_source, unfinished_runs
+from orchestration.graph.in_progress import Running, making, of_source, unfinished_runs
 from orchestration.graph.retries import ASKED_TAG
 from orchestration.identity.catalog import read_catalog
 from orchestration.identity.key_order import KeyOrderError, believable, check_order
@@ -16,6 +16,7 @@ from orchestration.identity.partitions import new_key, newest_keys, split_key
 from orchestration.identity.status import CRAWL, PLANNER, walk
 from orchestration.process.reaper import reap_dead_runs
 from orchestration.process.workplace import open_workplace
+from orchestration.stages import JOBS
 
 RETRAIN_SHARE = 0.05
 """Retrain when this share of the corpus changed since the newest run was planned: a policy, not a law;

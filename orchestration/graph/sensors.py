@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.graph.in_progress import JOBS, PARTITION_TAG, Running, making, publishing_crawl, unfinished_runs
+from orchestration.graph.in_progress import PARTITION_TAG, Running, making, publishing_crawl, unfinished_runs
 from orchestration.graph.retries import ASKED_TAG, tries
 from orchestration.graph.unfinished import unfinished_crawls
 from orchestration.identity.catalog import Catalog, read_catalog
@@ -24,7 +24,7 @@ from orchestration.identity.status import Item, Status, walk
 from orchestration.process.reaper import reap_dead_runs
 from orchestration.process.terminal import listed
 from orchestration.process.workplace import open_workplace
-from orchestration.stages import BY_NAME
+from orchestration.stages import BY_NAME, JOBS, Job
 
 INTERVAL_S = 60
 CRAWLS_AT_ONCE = 4
@@ -39,13 +39,13 @@ def build_sensors(jobs: dict[str, Any]) -> list[dg.SensorDefinition]:
             [jobs["crawl_job"], jobs["curate_job"]],
             "Materialises what `headwater status` calls stale or missing of crawls and of the global stages, and tries "
             "failed crawls again.",
-            lambda view: [*view.crawls(), *view.globals(lineage=False)],
+            lambda view: [*view.crawls(), *view.globals("curate_job")],
         ),
         _sensor(
             "index_new_runs",
             [jobs["audit_job"]],
             "Materialises the lineage index and its audit when `headwater status` calls them stale or missing.",
-            lambda view: view.globals(lineage=True),
+            lambda view: view.globals("audit_job"),
         ),
     ]
 
@@ -106,16 +106,11 @@ class View:
                 self._asked_crawls.append(key)
         return found
 
-    def globals(self, *, lineage: bool) -> list[dg.RunRequest]:
+    def globals(self, job: Job) -> list[dg.RunRequest]:
         """The assets without partitions, in one run, unless a run is under way that makes or changes them."""
-        items = [
-            item
-            for item in self.status.needing()
-            if item.partition is None and (BY_NAME[item.asset].group == "lineage") == lineage
-        ]
+        items = [item for item in self.status.needing() if item.asset in JOBS[job]]
         if not self.status.of("raw_crawl") or not items:
             return []
-        job = "audit_job" if lineage else "curate_job"
         before = making(self.running, {*JOBS["curate_job"], *JOBS[job]}) or publishing_crawl(self.running, self.catalog)
         if before:
             self.reasons.append(f"{before.label} is under way: {items[0].label} waits for its end")

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from orchestration.config import Config, ConfigError
 from orchestration.identity.catalog import Catalog
 from orchestration.identity.fingerprint import Identity, identity
 from orchestration.identity.partitions import newest_keys, previous_key
-from orchestration.stages import BY_NAME, STAGES, Edge, Stage, ancestors
+from orchestration.stages import BY_NAME, STAGES, Edge, Stage, ancestors, downstream
 
 CRAWL = "raw_crawl"
 """What the world said at one time: evidence, never stale."""
@@ -95,26 +96,35 @@ def _edge_keys(
         return [before] if before else []
     if edge.kind == "records" or upstream.partition == "run":
         return list(catalog.partitions(edge.upstream))
-    return list(whole_crawls(catalog, crawls))
+    return list(whole_crawls(catalog, crawls, stage))
 
 
-def whole_crawls(catalog: Catalog, crawls: Sequence[str]) -> list[str]:
+def whole_crawls(catalog: Catalog, crawls: Sequence[str], reader: Stage | None = None) -> list[str]:
     """The crawls that are read across partitions: of each source all before the first that is not published whole.
+
+    Whole for `reader`: what a crawl goes through only after that stage is no part of it.
 
     A crawl whose extraction is blocked or still runs keeps only itself, and the later ones of its source, which
     say only what changed since, out of the global stages: they go on with what is there.
     """
+    needed = _crawl_stages_not_after(reader.name) if reader else CRAWL_STAGES
     broken: set[str] = set()
     whole = []
     for key in crawls:
         source = key.partition("@")[0]
         if source in broken:
             continue
-        if all((name, key) in catalog.manifests for name in CRAWL_STAGES):
+        if all((name, key) in catalog.manifests for name in needed):
             whole.append(key)
         else:
             broken.add(source)
     return whole
+
+
+@cache
+def _crawl_stages_not_after(name: str) -> tuple[str, ...]:
+    later = {stage.name for stage in downstream(name)}
+    return tuple(each for each in CRAWL_STAGES if each not in later)
 
 
 def published_crawls(catalog: Catalog) -> list[str]:

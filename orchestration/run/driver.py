@@ -25,7 +25,7 @@ from orchestration.process.workplace import Workplace
 from orchestration.publish.evidence import ACCEPT_YIELD_TAG
 from orchestration.publish.publisher import ALLOW_STALE_TAG, FORCE_TAG
 from orchestration.run.failures import Failure, told
-from orchestration.stages import BY_NAME, STAGES, Stage
+from orchestration.stages import BY_NAME, JOBS, STAGES, Job, follows_data
 
 BINDING_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "run" and stage.once)
 """What a run is for ever bound to: if one is stale, the recipe changed, and a new run is due."""
@@ -59,7 +59,7 @@ class Options:
 class Step:
     """One Dagster run: a job, a partition, the assets of it that are due, and why."""
 
-    job: str
+    job: Job
     partition: str | None
     assets: tuple[str, ...]
     causes: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -98,19 +98,29 @@ class Driver:
         What failed is not tried again, and what reads it waits; everything else goes on.
         """
         for key in self.due_crawls():
-            yield self._step("crawl_job", key, self._due("crawl", key))
-        for key in published_crawls(self._look()[0]):
-            yield self._step("crawl_job", key, self._due("crawl", key))
-        catalog = self._look()[0]
-        if self.failures and not whole_crawls(catalog, published_crawls(catalog)):
-            return  # there is nothing that the rest could be made from
-        yield self._step("curate_job", None, self._due(None, None, lineage=False))
-        if self.options.rebuild:  # what was made again may have come out another, and made others stale
-            yield self._step("curate_job", None, self._due(None, None, lineage=False))
+            yield self._step("crawl_job", key, self._due("crawl_job", key))
+        if self.failures and not self._anything_to_build_from():
+            return
+        yield from self._rounds()
         if self.options.train:
             key = self.due_run()
-            yield self._step("pretrain_job", key, self._due("run", key))
-        yield self._step("audit_job", None, self._due(None, None, lineage=True))
+            yield self._step("pretrain_job", key, self._due("pretrain_job", key))
+        yield self._step("audit_job", None, self._due("audit_job", None))
+
+    def _rounds(self) -> Iterator[Step]:
+        """Crawls and global stages in turn, until nothing is due: either may read what the other made."""
+        before = -1
+        while before < len(self._built):
+            before = len(self._built)
+            for key in published_crawls(self._look()[0]):
+                yield self._step("crawl_job", key, self._due("crawl_job", key))
+            yield self._step("curate_job", None, self._due("curate_job", None))
+
+    def _anything_to_build_from(self) -> bool:
+        """Whether a stage that reads across crawls finds one."""
+        catalog = self._look()[0]
+        crawls = published_crawls(catalog)
+        return any(whole_crawls(catalog, crawls, BY_NAME[name]) for name in JOBS["curate_job"])
 
     def due_crawls(self) -> list[str]:
         """Crawl partitions to publish: of sources without any crawl, of those asked for, and unfinished ones.
@@ -149,13 +159,12 @@ class Driver:
         catalog, status = self._look()
         steps = [_whole_job("crawl_job", key, "a new crawl") for key in sorted(self.due_crawls())]
         for key in published_crawls(catalog):
-            steps.append(self._step("crawl_job", key, self._items("crawl", key, status)))
+            steps.append(self._step("crawl_job", key, self._items("crawl_job", key, status)))
         upstream_changes = any(step.assets for step in steps)
-        curate = self._step("curate_job", None, self._items(None, None, status, lineage=False))
+        curate = self._step("curate_job", None, self._items("curate_job", None, status))
         if upstream_changes:
-            names = [s.name for s in STAGES if s.partition is None and s.group != "lineage"]
-            frozen = {"tokenizer_sample", "tokenizer", "tokenizer_report"}
-            due_now = set(curate.assets) | {n for n in names if n not in frozen}
+            names = JOBS["curate_job"]
+            due_now = set(curate.assets) | {n for n in names if follows_data(BY_NAME[n])}
             causes = {name: curate.causes.get(name, ("what is upstream changes",)) for name in names if name in due_now}
             curate = Step("curate_job", None, tuple(n for n in names if n in due_now), causes)
         steps.append(curate)
@@ -165,9 +174,9 @@ class Driver:
             steps.append(
                 _whole_job("pretrain_job", run, "a new run")
                 if fresh_run
-                else self._step("pretrain_job", run, self._items("run", run, status))
+                else self._step("pretrain_job", run, self._items("pretrain_job", run, status))
             )
-        lineage = self._step("audit_job", None, self._items(None, None, status, lineage=True))
+        lineage = self._step("audit_job", None, self._items("audit_job", None, status))
         if not lineage.assets and any(step.assets for step in steps):
             lineage = _whole_job("audit_job", None, "what is upstream changes")
         return [step for step in [*steps, lineage] if step.assets]
@@ -259,29 +268,25 @@ class Driver:
             return status
         return walk(catalog, self.workplace.config, [run])
 
-    def _items(
-        self, partition_kind: str | None, key: str | None, status: Status, *, lineage: bool | None = None
-    ) -> list[Item]:
+    def _items(self, job: Job, key: str | None, status: Status) -> list[Item]:
         """What is stale, missing or asked for of one partition, or of the assets without partitions."""
         found = []
-        for stage in STAGES:
-            if stage.partition != partition_kind or (lineage is not None and (stage.group == "lineage") != lineage):
-                continue
-            item = status.items.get((stage.name, key))
+        for name in JOBS[job]:
+            item = status.items.get((name, key))
             if item is None:
-                item = Item(stage.name, key, "missing", ("never built",))
-            asked = stage.name in self.options.rebuild and (stage.name, key) not in self._built
+                item = Item(name, key, "missing", ("never built",))
+            asked = name in self.options.rebuild and (name, key) not in self._built
             if item.state in ("stale", "missing") or asked:
                 found.append(item)
         return found
 
-    def _due(self, partition_kind: str | None, key: str | None, *, lineage: bool | None = None) -> list[Item]:
-        """Those of `_items` that can be built now: nothing that they read failed, or waits itself."""
-        status = self._status_of(key if partition_kind == "run" else None)
+    def _due(self, job: Job, key: str | None) -> list[Item]:
+        """Those of `_items` that can be built now: nothing that they read failed, or waits itself. Nothing is built twice."""
+        status = self._status_of(key if job == "pretrain_job" else None)
         items = [
             item
-            for item in self._items(partition_kind, key, status, lineage=lineage)
-            if (item.asset, key) not in self._failed
+            for item in self._items(job, key, status)
+            if (item.asset, key) not in self._failed and (item.asset, key) not in self._built
         ]
         if self.options.allow_stale or not items:
             return items
@@ -290,7 +295,7 @@ class Driver:
         self.waiting |= waiting
         return able
 
-    def _step(self, job: str, partition: str | None, items: Sequence[Item]) -> Step:
+    def _step(self, job: Job, partition: str | None, items: Sequence[Item]) -> Step:
         return Step(job, partition, tuple(i.asset for i in items), {i.asset: i.causes for i in items})
 
 
@@ -307,14 +312,8 @@ def _check_rebuild(names: Sequence[str]) -> None:
         )
 
 
-def _whole_job(job: str, partition: str | None, cause: str) -> Step:
-    kind = {"crawl_job": "crawl", "pretrain_job": "run"}.get(job)
-
-    def belongs(stage: Stage) -> bool:
-        return stage.partition == kind and (job != "audit_job" or stage.group == "lineage")
-
-    names = tuple(stage.name for stage in STAGES if belongs(stage))
-    return Step(job, partition, names, dict.fromkeys(names, (cause,)))
+def _whole_job(job: Job, partition: str | None, cause: str) -> Step:
+    return Step(job, partition, JOBS[job], dict.fromkeys(JOBS[job], (cause,)))
 
 
 def _interrupted(result: Any) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from assets.sources.config import SourceConfig
-from orchestration.config import SOURCE_KINDS
+from orchestration.config import tags
 from tests.assets.sources.bulk.bulk import table
 from tests.end_to_end.harness import REPOSITORY
 
@@ -23,7 +23,7 @@ def examples() -> dict[str, dict[str, Any]]:
 
 def test_each_kind_has_an_example_that_is_valid() -> None:
     sources = {name: SourceConfig.model_validate(keys).root for name, keys in examples().items()}
-    assert {source.kind for source in sources.values()} == set(SOURCE_KINDS)
+    assert {source.kind for source in sources.values()} == set(tags(SourceConfig))
 
 
 @pytest.mark.parametrize(
