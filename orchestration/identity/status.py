@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 from orchestration.config import Config, ConfigError
 from orchestration.identity.catalog import Catalog
 from orchestration.identity.fingerprint import Identity, identity
 from orchestration.identity.partitions import newest_keys, previous_key
-from orchestration.stages import BY_NAME, STAGES, Edge, Stage, ancestors, downstream
+from orchestration.stages import BY_NAME, STAGES, Edge, Stage, ancestors
 
 CRAWL = "raw_crawl"
 """What the world said at one time: evidence, never stale."""
@@ -26,7 +25,10 @@ PLANNER = "mixture_manifest"
 """The first asset of a run: it reads what is on main and pins that commit for the rest of the run."""
 
 CRAWL_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "crawl")
-"""What one crawl goes through by itself."""
+"""What one crawl goes through."""
+
+_BY_ITSELF = tuple(name for name in CRAWL_STAGES if all(each.partition for each in ancestors(BY_NAME[name])))
+"""Those of them that read nothing but the crawl."""
 
 State = Literal["fresh", "stale", "missing", "history", "taken_down"]
 """`taken_down` is for people (taken_down.py): the walk does not look for it, and a build fails only if it reads what is gone."""
@@ -96,35 +98,28 @@ def _edge_keys(
         return [before] if before else []
     if edge.kind == "records" or upstream.partition == "run":
         return list(catalog.partitions(edge.upstream))
-    return list(whole_crawls(catalog, crawls, stage))
+    return list(whole_crawls(catalog, crawls))
 
 
-def whole_crawls(catalog: Catalog, crawls: Sequence[str], reader: Stage | None = None) -> list[str]:
+def whole_crawls(catalog: Catalog, crawls: Sequence[str]) -> list[str]:
     """The crawls that are read across partitions: of each source all before the first that is not published whole.
 
-    Whole for `reader`: what a crawl goes through only after that stage is no part of it.
+    What a crawl goes through only after a global stage is no part of it: who reads that waits for it.
 
     A crawl whose extraction is blocked or still runs keeps only itself, and the later ones of its source, which
     say only what changed since, out of the global stages: they go on with what is there.
     """
-    needed = _crawl_stages_not_after(reader.name) if reader else CRAWL_STAGES
     broken: set[str] = set()
     whole = []
     for key in crawls:
         source = key.partition("@")[0]
         if source in broken:
             continue
-        if all((name, key) in catalog.manifests for name in needed):
+        if all((name, key) in catalog.manifests for name in _BY_ITSELF):
             whole.append(key)
         else:
             broken.add(source)
     return whole
-
-
-@cache
-def _crawl_stages_not_after(name: str) -> tuple[str, ...]:
-    later = {stage.name for stage in downstream(name)}
-    return tuple(each for each in CRAWL_STAGES if each not in later)
 
 
 def published_crawls(catalog: Catalog) -> list[str]:

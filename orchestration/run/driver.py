@@ -99,8 +99,9 @@ class Driver:
         """
         for key in self.due_crawls():
             yield self._step("crawl_job", key, self._due("crawl_job", key))
-        if self.failures and not self._anything_to_build_from():
-            return
+        catalog = self._look()[0]
+        if self.failures and not whole_crawls(catalog, published_crawls(catalog)):
+            return  # there is nothing that the rest could be made from
         yield from self._rounds()
         if self.options.train:
             key = self.due_run()
@@ -115,12 +116,6 @@ class Driver:
             for key in published_crawls(self._look()[0]):
                 yield self._step("crawl_job", key, self._due("crawl_job", key))
             yield self._step("curate_job", None, self._due("curate_job", None))
-
-    def _anything_to_build_from(self) -> bool:
-        """Whether a stage that reads across crawls finds one."""
-        catalog = self._look()[0]
-        crawls = published_crawls(catalog)
-        return any(whole_crawls(catalog, crawls, BY_NAME[name]) for name in JOBS["curate_job"])
 
     def due_crawls(self) -> list[str]:
         """Crawl partitions to publish: of sources without any crawl, of those asked for, and unfinished ones.
