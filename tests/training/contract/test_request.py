@@ -43,7 +43,7 @@ def test_a_valid_request_is_read(data: Path, tmp_path: Path) -> None:
         ({"parallelism": {"cp": 2}, "mask_documents": True}, "the mask is not cut along the sequence"),
         ({"float8": "rows"}, "float8: Input should be 'tensorwise', 'rowwise' or 'rowwise_with_gw_hp'"),
         ({"execution": {"offload": True}}, "execution.offload: Extra inputs are not permitted"),
-        ({"parallelism": {"pp": 3}}, "= 3 stages, but n_layers is 2"),
+        ({"parallelism": {"pp": 3}, "local_batch_size": 4}, "= 3 stages, but n_layers is 2"),
         ({"parallelism": {"dp_replicate": 2, "tp": 2}}, "dp_replicate without dp_shard"),
         ({"seed": -1}, "seed: Input should be greater than or equal to 0"),
         ({"run": ""}, "run: String should have at least 1 character"),

@@ -33,7 +33,8 @@ MANY = {f"many/{number}": b"many %d" % number for number in range(5)}
 CHILD = """
 import os, sys
 from pathlib import Path
-from orchestration.store import durable, git_maintenance, git_objects, lfs_objects
+from orchestration.store import durable
+from orchestration.store.git import lfs_objects, maintenance, objects
 from orchestration.store.git.store import GitStore
 
 folder, sabotage = Path(sys.argv[1]), sys.argv[2]
@@ -44,8 +45,8 @@ if sabotage == "folders":
     durable.sync_folders = lambda folders: None
 if sabotage == "many":
     durable.sync_filesystem = lambda folder: None
-git_maintenance.GRACE_S = -1.0
-lfs_objects.BATCH_FILES = git_objects.LOOSE_LIMIT = 4
+maintenance.GRACE_S = -1.0
+lfs_objects.BATCH_FILES = objects.LOOSE_LIMIT = 4
 marks = os.open(folder.parent / "marks", os.O_WRONLY | os.O_CREAT)
 store = GitStore.at(folder / "store.git")
 source = folder / "source"
