@@ -13,7 +13,7 @@ import pytest
 from tests.end_to_end.harness import REPOSITORY
 from tests.shared_build import Built
 
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 CODE = re.compile(r"`([a-z_]+/[\w./-]+\.(?:py|toml|md))`")
 CONSOLE = re.compile(r"^\$ headwater (.+)$", re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Stages added by the steps of docs/contributing.md, in a copy of the repository: commands, schedules, sensors, the
+"""Stages added by the steps of docs/extending/stage.md, in a copy of the repository: commands, schedules, sensors, the
 snapshot of the graph and the docs take them in. They are a chain that goes back and forth between crawls and global assets:
 
     extracted_documents · crawl -> page_labels -> page_model -> page_scores · crawl -> corpus
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,131 +20,6 @@ import pytest
 from tests.end_to_end.harness import REPOSITORY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-ROWS = """    Stage(
-        "page_labels",
-        "documents",
-        None,
-        inputs=_edges("frozen", "extracted_documents"),
-        recipes=(),
-        modules=("assets.documents.page_scores",),
-        sentence="Which pages of a frozen sample are long: what the model of page scores is fitted to.",
-        kinds=("parquet",),
-    ),
-    Stage(
-        "page_model",
-        "documents",
-        None,
-        inputs=_edges("all", "page_labels"),
-        recipes=(),
-        modules=("assets.documents.page_scores",),
-        sentence="The number of characters from which on a page counts as long, fitted to labelled pages.",
-        kinds=("parquet",),
-    ),
-    Stage(
-        "page_scores",
-        "documents",
-        "crawl",
-        inputs=_edges("same", "extracted_documents") + _edges("all", "page_model"),
-        recipes=(),
-        modules=("assets.documents.page_scores",),
-        sentence="How each page of a crawl compares with the model: computed once, when the page arrives.",
-        kinds=("parquet",),
-    ),
-"""
-
-SCHEMAS = """
-
-PAGE_LABELS = pa.schema(
-    [
-        pa.field("doc_id", pa.string(), False),  # of the page
-        pa.field("characters", pa.int64(), False),  # of its text
-    ]
-)
-PAGE_MODEL = pa.schema(
-    [
-        pa.field("threshold", pa.float64(), False),  # characters from which on a page is long
-    ]
-)
-PAGE_SCORES = pa.schema(
-    [
-        pa.field("doc_id", pa.string(), False),  # of the page
-        pa.field("score", pa.float64(), False),  # its characters over the threshold
-    ]
-)
-"""
-
-MODULE = '''"""Scores of pages by their length, for a test."""
-
-from __future__ import annotations
-
-from collections.abc import Sequence
-from statistics import median
-from typing import Any
-
-Row = dict[str, Any]
-
-
-def lengths(documents: Sequence[Row]) -> list[Row]:
-    """Characters of each document that has a text, sorted by doc_id."""
-    found = ({"doc_id": row["doc_id"], "characters": len(row["text"])} for row in documents if row["text"])
-    return sorted(found, key=lambda row: row["doc_id"])
-
-
-def threshold(labels: Sequence[Row]) -> float:
-    """The median."""
-    return float(median(row["characters"] for row in labels))
-
-
-def scores(documents: Sequence[Row], limit: float) -> list[Row]:
-    """Characters over the limit."""
-    return [{"doc_id": row["doc_id"], "score": row["characters"] / limit} for row in lengths(documents)]
-'''
-
-BUILDS = '''
-
-def page_labels(build: Build) -> StageReport:
-    """Lengths of all pages."""
-    from assets.documents.page_scores import lengths
-    from assets.schemas import PAGE_LABELS
-    from assets.tables import write_table
-
-    crawls = build.all("extracted_documents")
-    rows = lengths([row for crawl in crawls for row in crawl.table("documents", ["doc_id", "text"]).to_pylist()])
-    write_table(build.output, "labels", rows, PAGE_LABELS)
-    return StageReport(stats={"labelled": len(rows)})
-
-
-def page_model(build: Build) -> StageReport:
-    """One number."""
-    from assets.documents.page_scores import threshold
-    from assets.schemas import PAGE_MODEL
-    from assets.tables import write_table
-
-    limit = threshold(build.one("page_labels").table("labels").to_pylist())
-    write_table(build.output, "model", [{"threshold": limit}], PAGE_MODEL)
-    return StageReport(stats={"threshold": limit})
-
-
-def page_scores(build: Build) -> StageReport:
-    """A number for each page."""
-    from assets.documents.page_scores import scores
-    from assets.schemas import PAGE_SCORES
-    from assets.tables import write_table
-
-    (model,) = build.one("page_model").table("model").to_pylist()
-    rows = scores(build.one("extracted_documents").table("documents", ["doc_id", "text"]).to_pylist(), model["threshold"])
-    write_table(build.output, "scores", rows, PAGE_SCORES)
-    return StageReport(stats={"scored": len(rows), "highest": max((row["score"] for row in rows), default=0.0)})
-'''
-
-LIMITS = """    Limit("page_labels", "pages_are_labelled", "labelled", 1, None, True, "without a label there is no model"),
-    Limit("page_labels", "labels_are_many", "labelled", 1000, None, False, "a median of a few is chance"),
-    Limit("page_model", "the_threshold_is_a_length", "threshold", 1, None, True, "it divides"),
-    Limit("page_model", "the_threshold_is_usual", "threshold", 10, 10000, False, "pages are of such lengths"),
-    Limit("page_scores", "scores_are_finite", "highest", 0, 1e9, True, "what is read is a number"),
-    Limit("page_scores", "scores_are_few_times_the_threshold", "highest", None, 100, False, "else the model is of other pages"),
-"""
 
 NIGHTS = """
 import json
@@ -188,22 +64,30 @@ print("SAID " + json.dumps(said))
 """
 
 
+def blocks() -> dict[str, str]:
+    """File -> what the guide puts there."""
+    text = (REPOSITORY / "docs/extending/stage.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^```python (\S+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+
+
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository with three more stages."""
     root = tmp_path_factory.mktemp("extended") / "headwater"
     ignored = shutil.ignore_patterns(".git", ".venv", ".headwater*", "__pycache__", ".*_cache", "node_modules")
     shutil.copytree(REPOSITORY, root, ignore=ignored, symlinks=True)
-    insert(root / "orchestration/stages.py", ROWS, before="    # --- dedup:")
+    guide = blocks()
+    insert(root / "orchestration/stages.py", guide["orchestration/stages.py"], before="    # --- dedup:")
     replace(
         root / "orchestration/stages.py",
         '"duplicate_clusters", "contamination"\n        ),',
         '"duplicate_clusters", "contamination", "page_scores"\n        ),',
     )
-    append(root / "assets/schemas.py", SCHEMAS)
-    (root / "assets/documents/page_scores.py").write_text(MODULE)
-    append(root / "assets/documents/defs.py", BUILDS)
-    insert(root / "quality/thresholds.py", LIMITS, before='    Limit("raw_crawl", "every_start_url_was_fetched"')
+    append(root / "assets/schemas.py", guide["assets/schemas.py"])
+    (root / "assets/documents/page_scores.py").write_text(guide["assets/documents/page_scores.py"])
+    append(root / "assets/documents/defs.py", guide["assets/documents/defs.py"])
+    first = '    Limit("raw_crawl", "every_start_url_was_fetched"'
+    insert(root / "quality/thresholds.py", guide["quality/thresholds.py"], before=first)
     return root
 
 
@@ -218,7 +102,7 @@ def insert(path: Path, text: str, *, before: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
+    path.write_text(f"{path.read_text(encoding='utf-8')}\n\n{text}", encoding="utf-8")
 
 
 def python(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
