@@ -98,11 +98,3 @@ def test_a_step_that_is_not_wanted_serves_to_go_on_from(undisturbed: Path, data:
 def test_a_run_that_acted_on_an_incident_keeps_to_its_own(undisturbed: Path, data: Path, tmp_path: Path) -> None:
     (tmp_path / "out/incidents").mkdir(parents=True)
     assert take_over(request_of(data, tmp_path / "out", branch_from=undisturbed)) is None
-
-
-def test_both_programs_mean_the_same_files() -> None:
-    """They cannot import one another."""
-    from assets.training import branches
-    from training.checkpoints import branching
-
-    assert set(branches.RECORDS) == set(branching.RECORDS)
