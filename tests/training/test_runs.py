@@ -110,7 +110,7 @@ def test_a_nan_stops_the_run_and_leaves_the_last_checkpoint_whole(
 
 
 def test_a_checkpoint_of_another_run_is_refused_field_by_field(undisturbed: Path, data: Path) -> None:
-    from training.checkpoints.saving import check_resumable
+    from training.checkpoints.resume_rules import check_resumable
 
     folder = undisturbed / "checkpoints/step-00000003"
     request = tiny_request(data, undisturbed)
@@ -149,7 +149,7 @@ def test_a_decay_that_branches_off_a_stable_phase_is_the_run_that_had_it_from_th
 
 
 def test_only_its_own_decay_continues_a_decay_that_has_begun(undisturbed: Path, data: Path) -> None:
-    from training.checkpoints.saving import check_resumable
+    from training.checkpoints.resume_rules import check_resumable
 
     def asks(step: int, **changes: Any) -> None:
         folder = undisturbed / f"checkpoints/step-{step:08d}"
@@ -169,7 +169,7 @@ def test_only_its_own_decay_continues_a_decay_that_has_begun(undisturbed: Path, 
 
 
 def test_another_run_in_the_same_folder_is_refused(undisturbed: Path, data: Path) -> None:
-    from training.checkpoints.saving import check_resumable
+    from training.checkpoints.resume_rules import check_resumable
 
     request = TrainRequest.model_validate(tiny_request(data, undisturbed, run="other"))
     with pytest.raises(ResumeMismatchError, match="run: 'tiny' -> 'other'"):

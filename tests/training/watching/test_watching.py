@@ -20,7 +20,7 @@ from tests.builds import segment_of
 from tests.training import tiny
 from tests.training.running import train
 from training.contract.errors import RequestError
-from training.contract.request import ModelShape, TrainRequest
+from training.contract.request import ModelShape, TrainRequest, Watch
 from training.watching.boards import open_boards, scalars_of, scalars_of_rows, write_all
 from training.watching.layers import layer_names, layer_of
 from training.watching.throughput import Throughput, flops_per_token, peak_flops
@@ -144,7 +144,7 @@ def test_the_sample_is_of_heldout_documents_in_whole_sequences_per_channel(tmp_p
     found = mixture(tmp_path)
     recipe = WatchRecipe(heldout_every_steps=3, heldout_tokens=99)
     watch = heldout_sample(found, recipe, tiny.SEQUENCE_LENGTH, tmp_path / "work")
-    rows = pq.read_table(watch["heldout"][0]).to_pylist()
+    rows = pq.read_table(watch.heldout[0]).to_pylist()
     heldout = {r["doc_id"]: r for r in found.table("documents").to_pylist() if r["split"] == "heldout"}
     assert all(row["doc_id"] in heldout and row["channel"] == heldout[row["doc_id"]]["channel"] for row in rows)
     numbers = sorted({row["sequence"] for row in rows})
@@ -155,7 +155,7 @@ def test_the_sample_is_of_heldout_documents_in_whole_sequences_per_channel(tmp_p
         assert len({row["channel"] for row in mine}) == 1
         assert [row["piece"] for row in mine] == list(range(len(mine)))
     assert len(numbers) == 3 * 3  # 99 tokens are three windows of 33, in each of three channels
-    assert heldout_sample(found, WatchRecipe(), 32, tmp_path) == {"layers_every_steps": 10}
+    assert heldout_sample(found, WatchRecipe(), 32, tmp_path) == Watch(layers_every_steps=10)
 
 
 def test_a_watched_run_measures_layers_and_heldout_text(tmp_path: Path) -> None:
@@ -168,7 +168,10 @@ def test_a_watched_run_measures_layers_and_heldout_text(tmp_path: Path) -> None:
         mixture(tmp_path), WatchRecipe(heldout_every_steps=2), tiny.SEQUENCE_LENGTH, tmp_path / "work"
     )
     request = tiny.tiny_request(
-        tmp_path, tmp_path / "out", watch=watch | {"layers_every_steps": 2}, checkpoint_steps=[1, 2, 6]
+        tmp_path,
+        tmp_path / "out",
+        watch=watch.model_dump(mode="json") | {"layers_every_steps": 2},
+        checkpoint_steps=[1, 2, 6],
     )
     train(tmp_path, request)
     lines = [json.loads(line) for line in (tmp_path / "out/layers.jsonl").read_text().splitlines()]
