@@ -191,7 +191,7 @@ def test_no_rank_outlives_its_launcher(data: Path, tmp_path: Path, ending: signa
     environment = os.environ | {"STOP_AFTER_STEP": "2", "STOP_HOW": "hang"}
     launcher = subprocess.Popen([sys.executable, "-c", code, str(request)], env=environment)
     try:
-        assert wait_until(lambda: len(read_metrics(tmp_path / "out")) == 2)
+        assert wait_until(lambda: len(read_metrics(tmp_path / "out")) == 2, 120)
         assert len(ranks_of(str(request))) == 4  # launcher, agent, two ranks
     finally:
         launcher.send_signal(ending)

@@ -20,6 +20,7 @@ from quality.asset_checks import run_checks
 from quality.outcome import Evidence
 from tests.builds import make_build, segment_of
 from tests.training import tiny
+from training.contract.request import load_request
 
 RUN = "tiny@20260101T000000Z"
 RECIPES: dict[str, Any] = {
@@ -134,7 +135,7 @@ def test_a_damaged_export_is_refused(trained: tuple[Build, StageReport]) -> None
     from assets.training.results import checkpoint_rows, metric_rows
 
     build, _ = trained
-    request = json.loads((build.scratch / "request.json").read_text())
+    request = load_request(build.scratch / "request.json")
     metrics = metric_rows(build.output, 12)
     weights = build.output / "checkpoints/step-00000006/hf/model.safetensors"
     content = weights.read_bytes()
