@@ -194,8 +194,8 @@ def test_a_damaged_file_of_another_run_is_no_reason_to_fail(trained: tuple[Build
     from assets.training.branches import branch_folder
 
     whole = segment_of(trained[0].output, "base_checkpoints", RUN)
-    request = json.loads((trained[0].scratch / "request.json").read_text())
-    assert branch_folder([whole], request, tmp_path) == str(tmp_path / "branch")
+    request = load_request(trained[0].scratch / "request.json")
+    assert branch_folder([whole], request, tmp_path) == tmp_path / "branch"
     assert branch_folder([replace(whole, files=Unreadable(whole.files))], request, tmp_path) is None
 
 
