@@ -92,6 +92,9 @@ campaign-histories: $(INSTALLED) ## 1,000 random histories of crawls, edits, rec
 campaign-incidents: $(INSTALLED) ## real training runs with garbage, newline-only pages and a wrong learning rate: cause found, recovered?
 	@$(BIN)/python -m tests.campaigns.incidents
 
+fixture-home: $(INSTALLED) ## NAME=home-2026-12: keep a small home as the code of now builds it, before an on-disk format changes
+	@$(BIN)/python -m tests.fixtures.make_home $(NAME)
+
 constraints: $(INSTALLED) ## rewrite deploy/constraints.txt from the installed versions
 	@head -3 deploy/constraints.txt > $(VENV)/constraints.new
 	@$(BIN)/pip freeze --exclude-editable | sed -E 's/ @ .*//; s/[+](cpu|cu[0-9]+)$$//' | sort -f >> $(VENV)/constraints.new
