@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 campaign-ways-out constraints clean
+.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 campaign-ways-out constraints fixture-home clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
