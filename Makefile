@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 campaign-ways-out constraints clean
+.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 campaign-ways-out constraints fixture-home clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ campaign-histories: $(INSTALLED) ## 1,000 random histories of crawls, edits, rec
 
 campaign-incidents: $(INSTALLED) ## real training runs with garbage, newline-only pages and a wrong learning rate: cause found, recovered?
 	@$(BIN)/python -m tests.campaigns.incidents
+
+fixture-home: $(INSTALLED) ## NAME=home-2026-12: keep a small home as the code of now builds it, before an on-disk format changes
+	@$(BIN)/python -m tests.fixtures.make_home $(NAME)
 
 constraints: $(INSTALLED) ## rewrite deploy/constraints.txt from the installed versions
 	@head -3 deploy/constraints.txt > $(VENV)/constraints.new

@@ -228,9 +228,9 @@ def validate(model: type[BaseModel], table: dict[str, Any], path: Path, name: st
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        lines = []
+        lines, kinds = [], tags(model)
         for problem in error.errors():
-            key = ".".join([name, *(str(part) for part in problem["loc"] if part not in tags(model))]).strip(".")
+            key = ".".join([name, *(str(part) for part in problem["loc"] if part not in kinds)]).strip(".")
             rule = problem["msg"]
             if problem["type"] == "extra_forbidden":
                 rule = f"unknown key; known keys here: {', '.join(_known_keys(model, problem['loc']))}"

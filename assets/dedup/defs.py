@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from assets.build import Build, StageReport, UpdatedTables
-from assets.dedup.clusters_update import (
+from assets.dedup.clusters import (
     STATE,
     apply,
     arrivals,

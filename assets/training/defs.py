@@ -40,7 +40,7 @@ from assets.training.run_request import (
     vocabulary_size,
     write_request,
 )
-from assets.training.shape_rules import layout_problems, shape_advice
+from assets.training.shape_rules import shape_advice, shape_problems
 from assets.training.watched import add_watched
 from training.contract import outputs
 from training.contract.bands import IncidentPolicy
@@ -64,7 +64,7 @@ def compute_plan(build: Build) -> StageReport:
     order = build.one("order_manifest")
     check_order_covers(order, training)
     size = vocabulary_size(build.one("tokenizer"))
-    problems = layout_problems(model, training, padded_vocabulary(size))
+    problems = shape_problems(model, training, padded_vocabulary(size))
     if problems:
         raise BuildError(f"[model] and [training] do not fit together: {'; '.join(problems)}")
     plan = compute_plan_of(model, training, padded_vocabulary(size), size)

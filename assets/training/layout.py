@@ -16,9 +16,8 @@ from typing import Any, Literal
 from assets.build import BuildError
 from assets.training.memory import Memory, memory_per_rank, memory_shares
 from assets.training.run_request import ModelRecipe, TrainingRecipe
-from assets.training.shape_rules import layout_problems
-from training.contract.rules import TP_DEGREES
-from training.contract.rules import layout_problems as problems_of_any_shape
+from assets.training.shape_rules import shape_problems
+from training.contract.rules import TP_DEGREES, layout_problems
 
 GIB = 2**30
 USABLE_SHARE = 0.9
@@ -159,7 +158,7 @@ def _ladder(model: ModelRecipe, hardware: Hardware, batch: int, precision: str) 
 
 
 def _judge(model: ModelRecipe, training: TrainingRecipe, vocabulary: int, hardware: Hardware) -> Rung:
-    problems = [*problems_of_any_shape(training.layout), *layout_problems(model, training, vocabulary)]
+    problems = [*layout_problems(training.layout), *shape_problems(model, training, vocabulary)]
     if problems:
         return Rung(training, None, problems[0])
     memory = max(memory_per_rank(model, training, vocabulary, "cuda"), key=lambda rank: rank.total)

@@ -1,6 +1,6 @@
 """What a shape and a layout must be, and what they had better be, each with its reason.
 
-A broken rule of `layout_problems` cannot train: the training program would refuse it, later and on the rented machine.
+A broken rule of `shape_problems` cannot train: the training program would refuse it, later and on the rented machine.
 The rules of `shape_advice` cost speed or close a way: the model trains, and the plan says what it gives up.
 """
 
@@ -29,7 +29,7 @@ class Advice:
     why: str
 
 
-def layout_problems(model: ModelRecipe, training: TrainingRecipe, vocabulary: int) -> list[str]:
+def shape_problems(model: ModelRecipe, training: TrainingRecipe, vocabulary: int) -> list[str]:
     """Why this layout cannot train this shape; empty if it can. `vocabulary` is the padded size."""
     shape = Shape(model.n_layers, model.n_heads, model.n_kv_heads, model.sequence_length, vocabulary)
     return fit_problems(shape, training.layout)

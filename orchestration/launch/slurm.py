@@ -59,7 +59,7 @@ def sbatch_script(
         "output": workdir / "slurm.log",
         **options.sbatch,
     }
-    exports = program.thread_settings(request) | dict(environment)
+    exports = program.rank_environment(request) | dict(environment)
     command = ["-m", program.PROGRAM, "--request", str(request_path)]
     return "\n".join(
         [

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pygit2
 
-_KINDS = {b"commit": 1, b"tree": 2, b"blob": 3, b"tag": 4}
+OBJECT_KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
+"""Git's numbers of its kinds of objects, in packs and in libgit2."""
+KIND_NUMBERS = {kind: number for number, kind in OBJECT_KINDS.items()}
 _ID_CHARACTERS = 40
 
 
@@ -38,9 +40,10 @@ class LooseObjects(pygit2.OdbBackend):
             raise pygit2.GitError(f"loose object {oid} ends too early, after {len(packed)} bytes")
         head, _, data = content.partition(b"\0")
         kind, _, size = head.partition(b" ")
-        if kind not in _KINDS or size != b"%d" % len(data):
+        number = KIND_NUMBERS.get(kind.decode("latin-1"))
+        if number is None or size != b"%d" % len(data):
             raise pygit2.GitError(f"loose object {oid} says {head[:40]!r} of itself and has {len(data)} bytes")
-        return _KINDS[kind], data
+        return number, data
 
     def read_cb(self, oid: pygit2.Oid) -> tuple[int, bytes]:
         """Kind and data. Raises KeyError where there is no such loose object."""

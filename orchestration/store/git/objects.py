@@ -28,6 +28,7 @@ import pygit2
 from assets.machine_faults import MACHINE_ERRNOS, told_in_text
 from orchestration.store import durable
 from orchestration.store.contract import REPAIR, CommitInfo, CorruptObjectError, StoreError
+from orchestration.store.git.loose import KIND_NUMBERS
 
 TREE, BLOB = 0o40000, 0o100644
 Entry = tuple[int, str]  # mode, object id
@@ -37,7 +38,6 @@ ATTRIBUTES = ".gitattributes"
 ATTRIBUTES_TEXT = b"* filter=lfs diff=lfs merge=lfs -text\n.gitattributes -filter -diff -merge text\n"
 
 LOOSE_LIMIT = 64  # objects; above it one pack is faster and costs one inode
-_PACK_TYPES = {"commit": 1, "tree": 2, "blob": 3, "tag": 4}
 _POINTER_HEAD = "version https://git-lfs.github.com/spec/v1\noid sha256:"
 _METADATA_MARK = "\n\nHeadwater-Metadata: "
 _WALK_ORDER = pygit2.enums.SortMode.TOPOLOGICAL | pygit2.enums.SortMode.TIME
@@ -267,7 +267,7 @@ def write_pack(folder: Path, objects: Mapping[str, tuple[str, bytes]]) -> None:
     body = bytearray(b"PACK" + struct.pack(">II", 2, len(objects)))
     rows = []
     for oid, (kind, data) in objects.items():
-        packed = _pack_header(_PACK_TYPES[kind], len(data)) + zlib.compress(data, 1)
+        packed = _pack_header(KIND_NUMBERS[kind], len(data)) + zlib.compress(data, 1)
         rows.append((bytes.fromhex(oid), zlib.crc32(packed), len(body)))
         body += packed
     if len(body) >= 2**31:

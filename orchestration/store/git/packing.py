@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from orchestration.store.git.loose import KIND_NUMBERS
 from orchestration.store.git.objects import GitObjects, write_pack
 
 PACK_FROM = 64
 """Fewer loose objects stay: a pack of its own per gc would cost readers more than the files do."""
 PACK_BYTES = 64 * 2**20  # of contents in one pack; it is written from memory
-_KINDS = ("commit", "tree", "blob", "tag")
 
 
 def pack_loose(git: GitObjects, *, dry_run: bool = False) -> int:
@@ -67,7 +67,7 @@ def _whole(oid: str, path: Path) -> tuple[str, bytes] | None:
         return None
     head, separator, data = raw.partition(b"\0")
     kind = head.split(b" ")[0].decode("latin-1")
-    if not separator or kind not in _KINDS or hashlib.sha1(raw).hexdigest() != oid:
+    if not separator or kind not in KIND_NUMBERS or hashlib.sha1(raw).hexdigest() != oid:
         return None
     return kind, data
 

@@ -14,10 +14,9 @@ import pygit2
 
 from orchestration.store import durable
 from orchestration.store.contract import Damage
+from orchestration.store.git.loose import OBJECT_KINDS
 from orchestration.store.git.objects import write_pack
 from orchestration.store.git.opening import TRAILER, is_whole, open_repository
-
-_KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 
 
 def pack_damage(objects: Path) -> list[Damage]:
@@ -74,7 +73,7 @@ def scan_pack(pack: Path) -> Iterator[tuple[str, str, bytes]]:
         except zlib.error:
             return
         at = len(data) - len(unpacker.unused_data)
-        if name := _KINDS.get(kind):
+        if name := OBJECT_KINDS.get(kind):
             yield object_id(name, content), name, content
 
 
@@ -90,7 +89,7 @@ def salvage_packs(objects: Path, aside: Path) -> list[str]:
             for oid in ids:
                 with suppress(pygit2.GitError, KeyError, ValueError, OSError):
                     number, data = repository.odb.read(oid)
-                    saved[oid] = (_KINDS[int(number)], data)
+                    saved[oid] = (OBJECT_KINDS[int(number)], data)
             del repository
         durable.make_folder(aside)
         for path in pack.parent.glob(f"{pack.stem}.*"):

@@ -12,9 +12,10 @@ import pyarrow as pa
 
 from assets.dedup.clustering.engine import ClusterUpdate, update_clusters
 from assets.dedup.clustering.ids import IdKind
-from assets.dedup.clusters import DedupRecipe, cluster_documents
+from assets.dedup.recipe import DedupRecipe
 from assets.dedup.signatures import SignatureRecipe, sign
 from assets.delta_table import Changes
+from tests.assets.dedup.from_scratch import cluster_documents
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from assets.build import BuildError
 from assets.dedup.audit import audit_clusters
 from assets.dedup.clustering import arrivals, candidates
 from assets.dedup.clustering.state import SegmentWriter, View
-from assets.dedup.clusters import Clusters, DedupRecipe, cluster_documents
+from assets.dedup.recipe import DedupRecipe
 from assets.dedup.shingling import normalise, shingles
 from assets.dedup.signatures import SignatureRecipe, sign
+from tests.assets.dedup.from_scratch import Clusters, cluster_documents
 from tests.assets.dedup.worlds import chinese, english, replace_words
 
 RECIPE = DedupRecipe()

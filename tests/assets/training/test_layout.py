@@ -11,7 +11,7 @@ from assets.build import BuildError
 from assets.training.layout import GIB, Hardware, LayoutAdvice, advise
 from assets.training.memory import memory_per_rank
 from assets.training.run_request import ModelRecipe, TrainingRecipe
-from assets.training.shape_rules import layout_problems
+from assets.training.shape_rules import shape_problems
 from orchestration.config import REPOSITORY, load_model
 
 VOCABULARY = 128_256
@@ -48,7 +48,7 @@ def test_the_advice_is_a_recipe_that_can_be_trained() -> None:
     for gpus, batch in ((8, None), (256, 64), (1024, 128)):
         advice = asked("llama-8b", gpus, 80, batch)
         recipe = TrainingRecipe(**advice.recipe)
-        assert layout_problems(load_model("llama-8b", REPOSITORY / "config"), recipe, VOCABULARY) == []
+        assert shape_problems(load_model("llama-8b", REPOSITORY / "config"), recipe, VOCABULARY) == []
         assert recipe.layout.ranks == gpus
 
 

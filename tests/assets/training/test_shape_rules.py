@@ -9,7 +9,7 @@ import pytest
 from assets.training.parameters import count_parameters
 from assets.training.pipeline import pipeline_parts, stage_layers
 from assets.training.run_request import ModelRecipe, TrainingRecipe
-from assets.training.shape_rules import even_pipelines, layout_problems, shape_advice
+from assets.training.shape_rules import even_pipelines, shape_advice, shape_problems
 from orchestration.config import REPOSITORY, ConfigError, load_model
 from training.contract.request import ModelShape
 
@@ -57,10 +57,10 @@ def test_every_shipped_model_is_listed() -> None:
 def test_a_layout_that_does_not_fit_the_shape_is_named(
     model: dict[str, Any], training: dict[str, Any], rule: str
 ) -> None:
-    problems = layout_problems(ModelRecipe(**model), TrainingRecipe(**training), 8192)
+    problems = shape_problems(ModelRecipe(**model), TrainingRecipe(**training), 8192)
     assert len(problems) == 1
     assert rule in problems[0]
-    assert layout_problems(ModelRecipe(), TrainingRecipe(**training | {"tp": 1, "pp": 1}), 8192) == []
+    assert shape_problems(ModelRecipe(), TrainingRecipe(**training | {"tp": 1, "pp": 1}), 8192) == []
 
 
 def test_unwise_shapes_are_explained() -> None:

@@ -83,7 +83,7 @@ def test_a_module_that_is_split_in_two_makes_nothing_stale(own: Path) -> None:
     (own / "assets/dedup/corpus_figures.py").write_text(imports + text[cut:], encoding="utf-8")
     path.write_text(text[:cut], encoding="utf-8")
     one, other = "from assets.dedup.corpus import", "from assets.dedup.corpus_figures import"
-    for reader in ("assets/dedup/defs.py", "assets/dedup/reports.py", "assets/dedup/clusters_update.py"):
+    for reader in ("assets/dedup/defs.py", "assets/dedup/reports.py", "assets/dedup/clusters.py"):
         text = (own / reader).read_text(encoding="utf-8")
         changed = text.replace(f"{one} count", f"{other} count").replace(
             "assemble, corpus_stats\n", f"assemble\n{other} corpus_stats\n"

@@ -11,12 +11,11 @@ import pygit2
 
 from orchestration.store.contract import StoreError
 from orchestration.store.git.lfs_objects import LfsObjects
+from orchestration.store.git.loose import OBJECT_KINDS
 from orchestration.store.git.objects import Pointer
 from orchestration.store.git.opening import open_repository
 from orchestration.store.git.packs import object_id
 from orchestration.store.git.ref_files import read_refs
-
-OBJECT_KINDS = {1: "commit", 2: "tree", 3: "blob", 4: "tag"}
 
 
 def read_object(repository: pygit2.Repository, oid: str) -> tuple[str, bytes] | None:

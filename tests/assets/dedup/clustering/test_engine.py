@@ -16,7 +16,7 @@ from assets.build import BuildError
 from assets.dedup.clustering import arrivals, candidates, components, sorted_runs, state
 from assets.dedup.clustering.engine import update_clusters
 from assets.dedup.clustering.state import state_is_compatible
-from assets.dedup.clusters import DedupRecipe
+from assets.dedup.recipe import DedupRecipe
 from tests.assets.dedup.histories import Collection, Doc, Signed, brute_force, document_table
 from tests.assets.dedup.worlds import english, replace_words
 
