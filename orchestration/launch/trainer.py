@@ -52,9 +52,16 @@ class PipesTrainer:
     """TrainerLauncher inside a Dagster asset: metrics appear as observations while the run goes on."""
 
     def __init__(
-        self, context: dg.AssetExecutionContext, *, observe_every_steps: int = 20, place: TrainingPlace = NO_RESTARTS
+        self,
+        context: dg.AssetExecutionContext,
+        *,
+        observe_every_steps: int = 20,
+        place: TrainingPlace = NO_RESTARTS,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         self._context = context
+        self._facts = dict(facts or {})
+        """Environment that tells the boards what the request does not say (board_facts.py)."""
         self._place = place
         self._observe_every_steps = observe_every_steps
         self._seen = 0
@@ -71,6 +78,7 @@ class PipesTrainer:
                 workdir,
                 progress,
                 self._place,
+                self._facts,
                 on_step=lambda line: self._show([line | {"total_steps": total}]),
             )
             return
@@ -79,7 +87,7 @@ class PipesTrainer:
             context_injector=dg.PipesTempFileContextInjector(),
             message_reader=dg.PipesTempFileMessageReader(),
         ) as session:
-            environment = session.get_bootstrap_env_vars()
+            environment = self._facts | session.get_bootstrap_env_vars()
             launch(request_path, workdir, progress, self._place, environment, lambda: self._observe(session))
         self._observe(session)  # what came between the last look and the end
 
