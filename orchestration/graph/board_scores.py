@@ -19,6 +19,7 @@ from orchestration.launch.program import module_path
 from orchestration.process.workplace import Workplace
 from orchestration.publish.publisher import Publication
 from orchestration.stages import BY_NAME
+from training.contract.outputs import WANDB_RECORD
 
 PROGRAM = "training.watching.add_scores"
 PATIENCE_S = 300.0
@@ -35,8 +36,8 @@ def board_metadata(home: Path, run: str) -> dict[str, Any]:
     if not record:
         return {}
     folder = board_folder(home, run) / "wandb"
-    offline = f"offline, in {folder}; `wandb sync {folder}/*run-*` sends it"
-    return {"W&B run": dg.MetadataValue.url(record["url"]) if record["url"] else dg.MetadataValue.md(offline)}
+    offline = f"offline; this sends it: wandb sync {folder}/*run-*"
+    return {"W&B run": dg.MetadataValue.url(record["url"]) if record["url"] else offline}
 
 
 def send_scores(workplace: Workplace, publication: Publication) -> None:
@@ -65,7 +66,7 @@ def send_scores(workplace: Workplace, publication: Publication) -> None:
     if done.returncode:
         log.warning("the scores of %s did not reach W&B: %s", run, _last_line(done.stderr))
         return
-    path = board_folder(workplace.home, run) / "wandb.json"
+    path = board_folder(workplace.home, run) / WANDB_RECORD
     path.write_text(json.dumps(wandb_record(workplace.home, run) | {SENT: version}, indent=1) + "\n", "utf-8")
 
 

@@ -7,12 +7,15 @@ lost to a dashboard.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
+from training.contract import outputs
 from training.contract.errors import RequestError
 from training.contract.request import TrainRequest
 from training.watching.wandb_run import close_run, open_run, tags_of
@@ -64,6 +67,12 @@ class Wandb:
         """One row of the run's history."""
         self._run.log(dict(scalars), step=step)
 
+    def catch_up(self, rows: Mapping[int, Mapping[str, float]]) -> None:
+        """Write the rows (step -> scalars) that are not in it: a client that is killed loses what it has buffered."""
+        for step, scalars in sorted(rows.items()):
+            if step >= self._run.step:
+                self.write(step, scalars)
+
     def close(self) -> None:
         """Write out what is buffered; what cannot be sent within two minutes stays in the folder."""
         close_run(self._run)
@@ -114,6 +123,33 @@ def scalars_of_heldout(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         for row in rows
         for name in ("loss", "perplexity")
     }
+
+
+def recorded(output: Path) -> dict[int, dict[str, float]]:
+    """Step -> what was written to the boards after it, from the record of the run."""
+    rows = {row["step"]: scalars_of(row) for row in _lines(output / outputs.METRICS)}
+    for name, scalars in (
+        (outputs.LAYERS, lambda found: scalars_of_rows(found, "layer")),
+        (outputs.HELDOUT, scalars_of_heldout),
+    ):
+        for step, found in groupby(_lines(output / name), key=lambda row: row["step"]):
+            rows.setdefault(step, {}).update(scalars(list(found)))
+    return rows
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
+def catch_up(boards: list[Board], output: Path) -> None:
+    """Let those catch up that lose rows when an attempt is killed."""
+    for board in list(boards):
+        if isinstance(board, Wandb):
+            try:
+                board.catch_up(recorded(output))
+            except Exception:
+                log.warning("W&B lacks steps of an earlier attempt; the run goes on without it", exc_info=True)
+                boards.remove(board)
 
 
 def write_all(boards: list[Board], step: int, scalars: Mapping[str, float]) -> None:

@@ -49,11 +49,15 @@ def layout_name(layout: Parallelism) -> str:
 def open_run(run: str, folder: Path, config: Mapping[str, Any] | None, tags: Sequence[str], notes: str | None) -> Run:
     """The W&B run of this name, begun or gone on with, online where that is wanted and W&B answers."""
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "wandb-cache"))  # not in a home that may be read-only
     if os.environ.get(KEY):
+        import wandb
+
         try:
             return _init("online", run, folder, config, tags, notes)
         except Exception as error:
             log.warning("W&B cannot be used, the run is kept offline for `wandb sync`: %s", without_key(repr(error)))
+            wandb.teardown()  # its service still holds the name
     return _init("offline", run, folder, config, tags, notes)
 
 
@@ -86,7 +90,8 @@ def _init(
             finish_timeout=FINISH_TIMEOUT_S,
         ),
     )
-    record = {"id": opened.id, "url": opened.url, "tags": list(tags), "notes": notes}
+    url = opened.url if mode == "online" else None
+    record = {"id": opened.id, "url": url, "tags": list(tags), "notes": notes}
     write_durably(folder / WANDB_RECORD, json.dumps(record, indent=1) + "\n")
     return opened
 

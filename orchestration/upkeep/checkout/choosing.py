@@ -94,7 +94,8 @@ def notes_on(
 def _taken_down_since(store: VersionedStore, catalog: Catalog, run: str, gone: Sequence[TakenDown]) -> list[str]:
     """Whether the run read crawls of which something was taken down: its weights were not made again."""
     crawls = {each.partition for each in gone if each.asset and BY_NAME[each.asset].partition == "crawl"}
-    seen = sorted(crawls & set(_planned_on(store, catalog, run).partitions(CRAWL))) if crawls else []
+    read = _planned_on(store, catalog, run).partitions(CRAWL) if crawls else []
+    seen = [crawl for crawl in read if crawl in crawls]
     return [f"Something of {listed(seen)} was taken down since; the weights may remember it."] if seen else []
 
 

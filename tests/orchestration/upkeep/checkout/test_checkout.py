@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from assets.errors import HeadwaterError
 from assets.tokenizer.encoding import encode_documents, load_tokenizer, token_dtype
 from orchestration.config import Config, load_config
 from orchestration.identity.catalog import read_catalog, segment
+from orchestration.identity.digest import MANIFEST
 from orchestration.store import open_store
 from orchestration.store.contract import CorruptObjectError, PurgedObjectError, VersionedStore
 from orchestration.upkeep.checkout import writing
@@ -80,20 +82,16 @@ def trained(store: VersionedStore, step: int, folder: Path) -> tuple[SeededTrans
     return model.eval(), shape
 
 
-@pytest.mark.parametrize(("subject", "step"), [(f"{RUN}/4", 4), (RUN, 12), ("tiny", 12)])
-def test_transformers_has_the_trained_model_and_our_tokenizer_with_one_line_each(
-    built: Built, tmp_path: Path, subject: str, step: int
-) -> None:
+def test_transformers_has_the_trained_model_and_our_tokenizer_with_one_line_each(built: Built, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path / "new" / "model"
-    said = built.home.headwater("checkout", subject, str(folder)).stdout
-    assert f"{RUN}/{step}" in said
-    assert ("the last of its steps 1, 4, 8, 12" in said) == ("/" not in subject)
+    said = built.home.headwater("checkout", RUN, str(folder)).stdout
+    assert f"{RUN}/12 (the last of its steps 1, 4, 8, 12) is in {folder}" in said
     assert sorted(path.name for path in folder.iterdir()) == FILES
     model = AutoModelForCausalLM.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    ours, shape = trained(store_of(built.home), step, tmp_path / "dcp")
+    ours, shape = trained(store_of(built.home), 12, tmp_path / "dcp")
     tokens = torch.randint(0, shape.vocab_size, (2, shape.sequence_length), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert (ours(tokens) - model(tokens).logits).abs().max().item() < 1e-4
@@ -105,7 +103,9 @@ def test_transformers_has_the_trained_model_and_our_tokenizer_with_one_line_each
     assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (0, 1)
 
 
-def test_the_page_in_the_folder_has_the_card_and_code_that_runs(take: Checkout, tmp_path: Path) -> None:
+def test_the_page_in_the_folder_has_the_card_and_code_that_runs(
+    take: Checkout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     take(f"{RUN}/8", tmp_path / "model")
     page = (tmp_path / "model/README.md").read_text("utf-8")
     assert page.startswith("---\nlibrary_name: transformers\n")
@@ -115,9 +115,18 @@ def test_the_page_in_the_folder_has_the_card_and_code_that_runs(take: Checkout, 
     assert "\n## What this model is not\n" in page
     assert "**Note.**" not in page
     code = "\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Once upon a time")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert capsys.readouterr().out.startswith("Once upon a time")
+
+
+@pytest.mark.parametrize(("subject", "step"), [(f"{RUN}/4", 4), (f"{RUN}/0012", 12), (RUN, 12), ("tiny", 12)])
+def test_the_last_step_and_the_newest_run_are_meant_where_none_is_named(
+    take: Checkout, tmp_path: Path, subject: str, step: int
+) -> None:
+    done = take(subject, tmp_path / "model")
+    assert (done.run, done.step, done.steps) == (RUN, step, (1, 4, 8, 12))
+    assert hashlib.sha256((tmp_path / "model/model.safetensors").read_bytes()).hexdigest() == done.weights_sha256
 
 
 def test_the_same_checkpoint_is_the_same_folder(take: Checkout, tmp_path: Path) -> None:
@@ -217,8 +226,8 @@ def test_the_tokenizer_is_that_of_the_run_though_main_has_another(
     copy_of_built: Home, configured: Config, take: Checkout, tmp_path: Path
 ) -> None:
     store = store_of(copy_of_built)
-    manifest = json.loads(store.read_bytes("main", "tokenizer/tokenizer/manifest.json")) | {"version": "another"}
-    other: dict[str, Any] = {"tokenizer/tokenizer/manifest.json": json.dumps(manifest).encode()}
+    manifest = json.loads(store.read_bytes("main", f"tokenizer/tokenizer/{MANIFEST}")) | {"version": "another"}
+    other: dict[str, Any] = {f"tokenizer/tokenizer/{MANIFEST}": json.dumps(manifest).encode()}
     other["tokenizer/tokenizer/tokenizer.json"] = b"{}"
     store.commit("main", other, message="Another tokenizer")
     before, after = take(RUN, tmp_path / "before"), tmp_path / "after"
@@ -289,7 +298,10 @@ def test_a_full_disk_is_told_before_the_first_byte(
 def test_from_lakefs_as_from_git(built: Built, configured: Config, take: Checkout, tmp_path: Path) -> None:
     servers.server_urls()
     ours, lakefs = store_of(built.home), servers.lakefs_store(tmp_path / "lake")
-    files: dict[str, Any] = {info.path: ours.local_path("main", info.path) for info in ours.list("main")}
+    needed = (f"/{MANIFEST}", "/checkpoints.parquet", "step-00000012/complete.json", "card.md", "card.json")
+    needed += (*(f"step-00000012/hf/{name}" for name in FILES), *(f"tokenizer/tokenizer/{name}" for name in FILES))
+    paths = [info.path for info in ours.list("main") if info.path.endswith(needed)]
+    files: dict[str, Any] = {path: ours.local_path("main", path) for path in paths}
     lakefs.commit("main", files, message="The same")
     checkout(lakefs, configured, RUN, tmp_path / "lakefs" / "model")
     take(RUN, tmp_path / "git" / "model")
