@@ -295,6 +295,7 @@ def test_a_full_disk_is_told_before_the_first_byte(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow  # over HTTP
 def test_from_lakefs_as_from_git(built: Built, configured: Config, take: Checkout, tmp_path: Path) -> None:
     servers.server_urls()
     ours, lakefs = store_of(built.home), servers.lakefs_store(tmp_path / "lake")
