@@ -35,9 +35,8 @@ def board_metadata(home: Path, run: str) -> dict[str, Any]:
     record = wandb_record(home, run)
     if not record:
         return {}
-    folder = board_folder(home, run) / "wandb"
-    offline = f"offline; this sends it: wandb sync {folder}/*run-*"
-    return {"W&B run": dg.MetadataValue.url(record["url"]) if record["url"] else offline}
+    offline = f"offline, in `boards/{run}/wandb/` of HEADWATER_HOME; `wandb sync` of the runs in it sends it"
+    return {"W&B run": dg.MetadataValue.url(record["url"]) if record["url"] else dg.MetadataValue.md(offline)}
 
 
 def send_scores(workplace: Workplace, publication: Publication) -> None:

@@ -79,9 +79,8 @@ def test_the_ui_says_where_a_run_is_watched(tmp_path: Path) -> None:
     record = tmp_path / "boards" / RUN / "wandb.json"
     record.parent.mkdir(parents=True)
     record.write_text(json.dumps({"id": "tiny", "url": None}))
-    assert board_metadata(tmp_path, RUN) == {
-        "W&B run": f"offline; this sends it: wandb sync {tmp_path}/boards/{RUN}/wandb/*run-*"
-    }
+    told = board_metadata(tmp_path, RUN)["W&B run"]
+    assert str(told.value).startswith(f"offline, in `boards/{RUN}/wandb/` of HEADWATER_HOME; ")
     record.write_text(json.dumps({"id": "tiny", "url": "https://wandb.example.org/runs/tiny"}))
     assert board_metadata(tmp_path, RUN) == {"W&B run": dg.MetadataValue.url("https://wandb.example.org/runs/tiny")}
 
