@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,6 @@ PATIENCE_S = 300.0
 HASHED_BYTES_PER_S = 50e6
 SENT = "scores_of"
 """In the record of the W&B run: version of the release card whose scores it has."""
-log = logging.getLogger(__name__)
 
 
 def board_metadata(home: Path, run: str) -> dict[str, Any]:
@@ -39,34 +38,34 @@ def board_metadata(home: Path, run: str) -> dict[str, Any]:
     return {"W&B run": dg.MetadataValue.url(record["url"]) if record["url"] else dg.MetadataValue.md(offline)}
 
 
-def send_scores(workplace: Workplace, publication: Publication) -> None:
-    """Add what a release card's run scored to its W&B run, where the profile has that board. Never raises for W&B's sake."""
+def send_scores(workplace: Workplace, publication: Publication, warn: Callable[[str], None]) -> None:
+    """Add what a release card's run scored to its W&B run, where the profile has that board; `warn` hears why it failed."""
     run, version = publication.manifest["partition"], publication.manifest["version"]
-    if (
-        "wandb" not in workplace.config.profile.training.boards
-        or wandb_record(workplace.home, run).get(SENT) == version
-    ):
+    record = wandb_record(workplace.home, run)
+    if "wandb" not in workplace.config.profile.training.boards or record.get(SENT) == version:
         return
     catalog = read_catalog(workplace.store, publication.commit)
-    content = scores_of(workplace, catalog, run)
-    size = catalog.manifests["base_checkpoints", run]["bytes"]
+    patience_s = PATIENCE_S + catalog.manifests["base_checkpoints", run]["bytes"] / HASHED_BYTES_PER_S
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", PROGRAM],
-            input=json.dumps(content),
-            env=os.environ | {"PYTHONPATH": module_path()},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S + size / HASHED_BYTES_PER_S,
-        )
+        _add(scores_of(workplace, catalog, run), patience_s)
+        path = board_folder(workplace.home, run) / WANDB_RECORD
+        path.write_text(json.dumps(wandb_record(workplace.home, run) | {SENT: version}, indent=1) + "\n", "utf-8")
     except subprocess.TimeoutExpired:
-        log.warning("the scores of %s did not reach W&B in time", run)
-        return
-    if done.returncode:
-        log.warning("the scores of %s did not reach W&B: %s", run, _last_line(done.stderr))
-        return
-    path = board_folder(workplace.home, run) / WANDB_RECORD
-    path.write_text(json.dumps(wandb_record(workplace.home, run) | {SENT: version}, indent=1) + "\n", "utf-8")
+        warn(f"the scores of {run} did not reach W&B in {patience_s:.0f} s")
+    except (OSError, subprocess.CalledProcessError) as error:
+        warn(f"the scores of {run} did not reach W&B: {_last_line(getattr(error, 'stderr', None) or str(error))}")
+
+
+def _add(content: dict[str, Any], patience_s: float) -> None:
+    subprocess.run(
+        [sys.executable, "-m", PROGRAM],
+        input=json.dumps(content),
+        env=os.environ | {"PYTHONPATH": module_path()},
+        capture_output=True,
+        text=True,
+        timeout=patience_s,
+        check=True,
+    )
 
 
 def scores_of(workplace: Workplace, catalog: Catalog, run: str) -> dict[str, Any]:
@@ -105,4 +104,7 @@ def _references(workplace: Workplace, commit: str, run: str, folder: str) -> dic
 
 
 def _last_line(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+    """Of what the program said, without the key that it was given."""
+    said = next((line for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+    key = os.environ.get("WANDB_API_KEY")
+    return said.replace(key, "***") if key else said

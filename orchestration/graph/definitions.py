@@ -121,7 +121,7 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         context.log.info(f"{label} is on main already with this fingerprint; nothing was rebuilt.")
     progress.finish(last_word(publication))
     if stage.name == CARD:
-        send_scores(workplace, publication)
+        send_scores(workplace, publication, context.log.warning)
     metadata = materialization_metadata(publication, workplace.store)
     if stage.name in (CHECKPOINTS, CARD) and partition:
         metadata |= board_metadata(workplace.home, partition)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 
 import dagster as dg
@@ -40,8 +39,10 @@ def evaluated(copy_of_built: Home, monkeypatch: pytest.MonkeyPatch) -> tuple[Wor
 
 def test_scores_reach_the_run_once(evaluated: tuple[Workplace, Publication]) -> None:
     workplace, card = evaluated
-    send_scores(workplace, card)
-    send_scores(workplace, card)  # as when the stage is asked for again
+    heard: list[str] = []
+    send_scores(workplace, card, heard.append)
+    assert heard == []
+    send_scores(workplace, card, heard.append)  # as when the stage is asked for again
     (path,) = workplace.home.glob(f"boards/{RUN}/wandb/offline-run-*/*.wandb")
     found = records(path)
     rows = history(found)
@@ -58,19 +59,23 @@ def test_scores_reach_the_run_once(evaluated: tuple[Workplace, Publication]) -> 
 def test_a_home_without_the_board_sends_nothing(copy_of_built: Home, evaluated: tuple[Workplace, Publication]) -> None:
     profile = copy_of_built.config / "profiles/local.toml"
     profile.write_text(profile.read_text("utf-8").replace('"wandb"', '"tensorboard"'), "utf-8")
-    send_scores(Workplace(copy_of_built.state), evaluated[1])
+    send_scores(Workplace(copy_of_built.state), evaluated[1], pytest.fail)
     assert not (copy_of_built.state / "boards").exists()
 
 
 def test_no_stage_fails_for_wandbs_sake(
-    evaluated: tuple[Workplace, Publication], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    evaluated: tuple[Workplace, Publication], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workplace, card = evaluated
+    heard: list[str] = []
+    monkeypatch.setenv("WANDB_API_KEY", "nothing_of_this_name")  # a secret that the error happens to quote
     monkeypatch.setattr(board_scores, "PROGRAM", "training.watching.nothing_of_this_name")
-    with caplog.at_level(logging.WARNING):
-        send_scores(workplace, card)
-    assert f"the scores of {RUN} did not reach W&B: " in caplog.text
-    assert "nothing_of_this_name" in caplog.text
+    send_scores(workplace, card, heard.append)
+    monkeypatch.setattr(board_scores, "PATIENCE_S", -1e6)
+    send_scores(workplace, card, heard.append)
+    assert heard[0].startswith(f"the scores of {RUN} did not reach W&B: ")
+    assert "training.watching.***" in heard[0]
+    assert heard[1].startswith(f"the scores of {RUN} did not reach W&B in ")
     assert wandb_record(workplace.home, RUN) == {}
 
 
