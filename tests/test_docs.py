@@ -17,7 +17,7 @@ PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 CODE = re.compile(r"`([a-z_]+/[\w./-]+\.(?:py|toml|md))`")
 CONSOLE = re.compile(r"^\$ headwater (.+)$", re.MULTILINE)
-SUBJECTS = {"sect.apt-get.html": "page-001.html", "debian-reference-zh": "site"}
+SUBJECTS = {"sect.apt-get.html": "page-001.html", "debian-reference-zh": "site", "demo": "tiny"}
 """What the docs ask about the demo, in terms of the test site."""
 
 
@@ -54,10 +54,11 @@ def test_make_targets_in_the_docs_exist() -> None:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_commands_run(command: str, built: Built) -> None:
+def test_commands_run(command: str, built: Built, tmp_path: Path) -> None:
     if command == "run":
         command = "run --recipe tiny"
-    arguments = [SUBJECTS.get(part, part) for part in shlex.split(command)]
+    subjects = SUBJECTS | {"my-model": str(tmp_path / "my-model")}
+    arguments = [subjects.get(part, part) for part in shlex.split(command)]
     if arguments[0] == "plan":
         arguments += ["--recipe", "tiny"]
     result = built.home.headwater(*arguments, expect=None)

@@ -26,6 +26,7 @@ from training.data.order_dataset import OrderLoader
 from training.job import job_config, register
 from training.model.llama import seed_of
 from training.recovery.reactions import Recovery
+from training.watching.boards import catch_up
 from training.watching.heldout import heldout_rows
 from training.watching.layers import LayerWatch
 from training.watching.monitor import ChannelLoss, StepMonitor, truncate_metrics
@@ -101,6 +102,7 @@ class OrderedTrainer(Trainer):
         if dist.get_rank() == 0:
             for name in (outputs.METRICS, outputs.LAYERS, outputs.HELDOUT):
                 truncate_metrics(self.request.output / name, self.step)
+            catch_up(self.metrics_processor.boards, self.request.output)
         dist.barrier()
         self.recovery.begin()
         assert isinstance(self.dataloader, OrderLoader)

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestration.cli.checkout import add_checkout_command
 from orchestration.cli.data import add_data_commands
 from orchestration.cli.equivalence import equivalence_commands
 from orchestration.cli.layout import add_layout_command
@@ -283,6 +284,7 @@ def verify(
         raise typer.Exit(EXIT_FINDINGS)
 
 
+add_checkout_command(app, expected_errors)
 add_data_commands(app, expected_errors)
 add_layout_command(app, expected_errors)
 add_ui_command(app, expected_errors)

@@ -28,6 +28,7 @@ def ui(
 
     from orchestration.config import REPOSITORY
     from orchestration.graph.ui_server import run_ui
+    from orchestration.launch.board_facts import UI_URL
     from orchestration.process.terminal import console
     from orchestration.process.workplace import open_workplace
     from orchestration.run.demo import refuse_busy_port
@@ -38,6 +39,7 @@ def ui(
     with TemporaryFile(dir=workplace.dagster_home) as probe:
         probe.write(b"Dagster writes here")
     os.environ["HEADWATER_HOME"] = str(workplace.home)
+    os.environ.setdefault(UI_URL, origin[0] if origin else f"http://127.0.0.1:{port}")
     os.chdir(REPOSITORY)
     said = f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)"
     console().print(said, markup=False, soft_wrap=True)

@@ -12,8 +12,9 @@ import dagster as dg
 
 from assets.build import BuildError
 from assets.errors import HeadwaterError
-from orchestration.config import Profile, home_folder
+from orchestration.config import Config, home_folder
 from orchestration.graph.alert_sensor import build_alert_sensors
+from orchestration.graph.board_scores import board_metadata, send_scores
 from orchestration.graph.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.graph.schedules import build_schedules
 from orchestration.graph.sensors import build_sensors
@@ -21,6 +22,7 @@ from orchestration.graph.ui_metadata import latest_pictures, materialization_met
 from orchestration.identity.catalog import read_catalog
 from orchestration.identity.code_version import code_version
 from orchestration.identity.equivalences import canonical_code
+from orchestration.launch.board_facts import board_facts
 from orchestration.process.asset_lock import AlreadyRunningError
 from orchestration.process.machine_errors import machine_trouble
 from orchestration.process.offline import apply_offline_defaults
@@ -41,6 +43,7 @@ PARTITIONS = {
     "crawl": dg.DynamicPartitionsDefinition(name="crawl"),
     "run": dg.DynamicPartitionsDefinition(name="run"),
 }
+CHECKPOINTS, CARD = "base_checkpoints", "release_card"
 OWNERS = {"sources": "team:data", "documents": "team:data", "dedup": "team:data", "tokenizer": "team:data"}
 
 
@@ -90,7 +93,7 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
             config=workplace.config,
             home=workplace.home,
             progress=progress,
-            trainer=_trainer(context, stage, workplace.config.profile),
+            trainer=_trainer(context, stage, workplace.config),
             allow_stale=context.run.tags.get(ALLOW_STALE_TAG) == "true",
             force=context.run.tags.get(FORCE_TAG) == "true",
             accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
@@ -117,10 +120,15 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
     if publication.already_done:
         context.log.info(f"{label} is on main already with this fingerprint; nothing was rebuilt.")
     progress.finish(last_word(publication))
+    if stage.name == CARD:
+        send_scores(workplace, publication, context.log.warning)
+    metadata = materialization_metadata(publication, workplace.store)
+    if stage.name in (CHECKPOINTS, CARD) and partition:
+        metadata |= board_metadata(workplace.home, partition)
     yield dg.MaterializeResult(
         asset_key=stage.name,
         data_version=dg.DataVersion(publication.manifest["version"]),
-        metadata=materialization_metadata(publication, workplace.store),
+        metadata=metadata,
     )
 
 
@@ -151,12 +159,14 @@ def last_word(publication: Publication) -> str:
     return f"{rows:,} rows" if rows else f"{len(publication.manifest['files'])} files"
 
 
-def _trainer(context: dg.AssetExecutionContext, stage: Stage, profile: Profile) -> Any:
-    if stage.name != "base_checkpoints":
+def _trainer(context: dg.AssetExecutionContext, stage: Stage, config: Config) -> Any:
+    if stage.name != CHECKPOINTS:
         return None
     from orchestration.launch.trainer import PipesTrainer
 
-    return PipesTrainer(context, observe_every_steps=profile.observe_every_steps, place=profile.training)
+    place = config.profile.training
+    facts = board_facts(place, config, context.partition_key, context.run.run_id)
+    return PipesTrainer(context, observe_every_steps=config.profile.observe_every_steps, place=place, facts=facts)
 
 
 def _check_result(check: NamedOutcome, stage: Stage) -> dg.AssetCheckResult:

@@ -33,6 +33,7 @@ def materialization_metadata(publication: Publication, store: VersionedStore) ->
         metadata["documents kept"] = report.documents_kept
     if report.dropped:
         metadata["dropped by reason"] = dg.MetadataValue.md(_dropped_table(report))
+    metadata |= _pages(publication, store)
     if report.tokens_out is not None:
         metadata["tokens"] = report.tokens_out
     for title, png in report.plots.items():
@@ -58,6 +59,14 @@ def materialization_metadata(publication: Publication, store: VersionedStore) ->
         )
     metadata.update(_schema_metadata(publication, store))
     return metadata
+
+
+def _pages(publication: Publication, store: VersionedStore) -> dict[str, Any]:
+    """Files that are pages for people, such as the release card: to be read where one looks."""
+    manifest = publication.manifest
+    folder = prefix(BY_NAME[manifest["asset"]], manifest["partition"])
+    names = [name for name in manifest["files"] if name.endswith(".md") and "/" not in name]
+    return {name: dg.MetadataValue.md(store.read_bytes(publication.commit, folder + name).decode()) for name in names}
 
 
 def _dropped_table(report: StageReport) -> str:

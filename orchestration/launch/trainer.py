@@ -18,6 +18,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_fix
 
 from assets.build import BuildError, Progress
 from orchestration.config import home_folder
+from orchestration.launch.board_facts import wandb_record
 from orchestration.launch.local import started
 from orchestration.launch.training_failure import StopWithoutProgress, WorkerLostError, failure
 from orchestration.launch.watch import MetricsTail, Watchdog, time_left
@@ -52,9 +53,16 @@ class PipesTrainer:
     """TrainerLauncher inside a Dagster asset: metrics appear as observations while the run goes on."""
 
     def __init__(
-        self, context: dg.AssetExecutionContext, *, observe_every_steps: int = 20, place: TrainingPlace = NO_RESTARTS
+        self,
+        context: dg.AssetExecutionContext,
+        *,
+        observe_every_steps: int = 20,
+        place: TrainingPlace = NO_RESTARTS,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
         self._context = context
+        self._facts = dict(facts or {})
+        """Environment that tells the boards what the request does not say (board_facts.py)."""
         self._place = place
         self._observe_every_steps = observe_every_steps
         self._seen = 0
@@ -71,6 +79,7 @@ class PipesTrainer:
                 workdir,
                 progress,
                 self._place,
+                self._facts,
                 on_step=lambda line: self._show([line | {"total_steps": total}]),
             )
             return
@@ -79,7 +88,7 @@ class PipesTrainer:
             context_injector=dg.PipesTempFileContextInjector(),
             message_reader=dg.PipesTempFileMessageReader(),
         ) as session:
-            environment = session.get_bootstrap_env_vars()
+            environment = self._facts | dict(session.get_bootstrap_env_vars())
             launch(request_path, workdir, progress, self._place, environment, lambda: self._observe(session))
         self._observe(session)  # what came between the last look and the end
 
@@ -102,8 +111,10 @@ class PipesTrainer:
             channels = {f"loss/{name}": value for name, value in message["channel_loss"].items()}
             shown = {name: value for name, value in message.items() if name != "channel_loss"}
             partition = self._context.partition_key if self._context.has_partition_key else None
+            watched = wandb_record(home_folder(), partition).get("url") if partition else None
+            where = {"W&B run": dg.MetadataValue.url(watched)} if watched else {}
             self._context.log_event(
-                dg.AssetObservation(self._context.asset_key, partition=partition, metadata=shown | channels)
+                dg.AssetObservation(self._context.asset_key, partition=partition, metadata=shown | channels | where)
             )
 
 

@@ -34,3 +34,5 @@ INCIDENTS_PASSED = "incidents.json"
 
 ERROR = "error.json"
 LOGS = "logs"
+WANDB_RECORD = "wandb.json"
+"""In the run's folder of boards: id and address (null offline) of its W&B run, with what it was opened with."""

@@ -24,7 +24,14 @@ from training.contract.errors import NonFiniteLossError
 from training.contract.request import TrainRequest
 from training.machine.durable_files import write_durably
 from training.model.llama import parameter_count
-from training.watching.boards import open_boards, scalars_of, scalars_of_rows, write_all
+from training.watching.boards import (
+    close_all,
+    open_boards,
+    scalars_of,
+    scalars_of_heldout,
+    scalars_of_rows,
+    write_all,
+)
 from training.watching.layers import LayerWatch
 from training.watching.reduction import batch_rank, summed_over_tokens
 from training.watching.sequence_losses import SequenceLosses
@@ -227,12 +234,11 @@ class StepMonitor(MetricsProcessor):
         """Rows of heldout.jsonl; on rank 0."""
         append_rows(self._path.with_name(outputs.HELDOUT), rows)
         if self.boards:
-            write_all(self.boards, rows[0]["step"], scalars_of_rows(rows, "channel"))
+            write_all(self.boards, rows[0]["step"], scalars_of_heldout(rows))
 
     def close(self) -> None:
         """Write out what the boards have buffered."""
-        for board in self.boards:
-            board.close()
+        close_all(self.boards)
         super().close()
 
 

@@ -51,6 +51,35 @@ def test_logits_of_the_export_equal_those_of_the_trained_model(tmp_path: Path) -
     assert (tmp_path / "hf/config.json").read_bytes() == (tmp_path / "again/config.json").read_bytes()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"n_kv_heads": 4},
+        {"n_kv_heads": 1},
+        {"rope_theta": 500_000.0, "sequence_length": 2048},
+        {"ffn_dim_multiplier": 1.3, "multiple_of": 64},
+        {"norm_eps": 1e-6, "vocab_size": 256},
+    ],
+    ids=str,
+)
+def test_every_kind_of_model_that_a_recipe_may_ask_for_is_exported_as_it_is(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """All heads of their own, one key for all, a long context to its end, other widths."""
+    from transformers import AutoModelForCausalLM
+
+    shape = SHAPE.model_copy(update=changes)
+    trained = SeededTransformer(model_args(shape))
+    trained.init_weights()
+    export_hf(save(trained.eval(), tmp_path / "dcp"), tmp_path / "hf", shape, end_of_document_id=0)
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "hf").eval()
+    tokens = torch.randint(0, shape.vocab_size, (1, shape.sequence_length), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert (trained(tokens) - exported(tokens).logits).abs().max().item() < 1e-4
+    assert exported.config.max_position_embeddings == shape.sequence_length
+    assert not exported.config.tie_word_embeddings
+
+
 def imported(folder: Path, shape: ModelShape = SHAPE) -> SeededTransformer:
     built = model(seed=99)
     load_start(HfStart(folder=folder, weights_sha256=weights_digest(folder)), shape, [built])
