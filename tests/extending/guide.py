@@ -17,8 +17,7 @@ from pathlib import Path
 from tests.end_to_end.harness import REPOSITORY
 
 GUIDES = REPOSITORY / "docs/extending"
-BLOCK = re.compile(r"^```(\w+) (\S+/\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-COMMANDS = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LEFT_OUT = (".git", ".venv", ".headwater*", "__pycache__", ".*_cache", "node_modules")
 
 
@@ -33,13 +32,14 @@ class Block:
 
 def blocks(guide: str) -> list[Block]:
     """In the order of the page."""
-    return [Block(*found) for found in BLOCK.findall((GUIDES / guide).read_text(encoding="utf-8"))]
+    found = FENCE.findall((GUIDES / guide).read_text(encoding="utf-8"))
+    return [Block(language, file, text) for language, file, text in found if file]
 
 
 def commands(guide: str) -> list[str]:
     """What the guide types, a line each, without the remark beside it."""
-    text = (GUIDES / guide).read_text(encoding="utf-8")
-    lines = [line for block in COMMANDS.findall(text) for line in block.splitlines()]
+    found = FENCE.findall((GUIDES / guide).read_text(encoding="utf-8"))
+    lines = [line for language, _, text in found if not language for line in text.splitlines()]
     return [re.split(r"\s+# ", line)[0].strip() for line in lines if line.strip()]
 
 
