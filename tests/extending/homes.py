@@ -22,5 +22,7 @@ def small_home(folder: Path) -> Home:
     write_config(folder / "config", folder, {}, {"site": "text"}, workers=1)
     (folder / "config/models").mkdir()
     shutil.copy(CONFIG / "models/tiny.toml", folder / "config/models")
-    shutil.copy(CONFIG / "recipes/tiny.toml", folder / "config/recipes/demo.toml")  # the recipe of a bare `headwater run`
+    shutil.copy(
+        CONFIG / "recipes/tiny.toml", folder / "config/recipes/demo.toml"
+    )  # the recipe of a bare `headwater run`
     return Home(folder, 0)
