@@ -82,12 +82,18 @@ def _scores(scores: Mapping[str, Any]) -> str:
             _table(columns, perplexity["final"]),
             "Held-out documents, all languages, every checkpoint:",
             _table(("step", "tokens_seen", "loss", "bits_per_byte"), perplexity["trend"]),
-            "### Probability probes",
-            _facts(scores["probability_probes"]),
-            "### Needle in a haystack",
-            _facts(scores["needle_in_haystack"]),
+            *(
+                part
+                for name in scores
+                if name != "perplexity"
+                for part in (f"### {_title(name)}", _facts(scores[name]))
+            ),
         )
     )
+
+
+def _title(asset: str) -> str:
+    return asset.replace("_", " ").capitalize()
 
 
 def _incidents(incidents: Sequence[Mapping[str, Any]]) -> str:

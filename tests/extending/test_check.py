@@ -64,7 +64,8 @@ def test_a_wall_is_kept_off_main_a_repeated_page_is_told_and_the_message_leads_o
     (command,) = (found for found in re.findall(r"`(headwater run [^`]+)`", said) if "--accept-yield" in found)
     assert command == "headwater run --recrawl site --accept-yield site"
     home.headwater(*shlex.split(command)[1:], "--no-train", "--at", "20260103T000000Z", expect=None)
-    assert "site@20260103T000000Z" in crawls(home)
+    accepted = crawls(home)["site@20260102T000000Z"]
+    assert not accepted[CHECKS[0]]["passed"], "a person overruled it, and the manifest keeps the verdict"
 
 
 def test_graph_and_ways_out_take_the_checks_in(copy: Path) -> None:
