@@ -18,7 +18,7 @@ HEAD = ("reason", "signal", *LANGUAGES, "where the limits are from")
 
 def table() -> str:
     """One row for each reason and signal, in the order in which the rules are asked."""
-    filters = Filters()
+    filters = Filters.model_validate({})
     languages, scripts = ", ".join(filters.keep_languages), ", ".join(filters.keep_scripts)
     score = f"at least {filters.language_score_min:g}"
     chosen = {
