@@ -39,7 +39,7 @@ def blocks(guide: str) -> list[Block]:
 def commands(guide: str) -> list[str]:
     """What the guide types, a line each, without the remark beside it."""
     found = FENCE.findall((GUIDES / guide).read_text(encoding="utf-8"))
-    lines = [line for language, _, text in found if not language for line in text.splitlines()]
+    lines = [line for language, _, text in found if language == "sh" for line in text.splitlines()]
     return [re.split(r"\s+# ", line)[0].strip() for line in lines if line.strip()]
 
 
