@@ -1,7 +1,7 @@
 """Writes what the docs must not get wrong from what the code and the results say: graph, data contract, figures.
 
 python docs/generate.py          rewrite README.md, README.zh-CN.md (graph), docs/data-contract.md (tables), and
-                                 in every page the figures of docs/results (docs/figures.py)
+                                 in every page the table of filter rules and the figures of docs/results (docs/figures.py)
 python docs/generate.py --check  exit 1 and name the files that are out of date
 """
 
@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from assets import schemas  # noqa: E402
 from assets.tables import VOLATILE_KEY  # noqa: E402
-from docs import figures  # noqa: E402
+from docs import figures, filter_rules  # noqa: E402
 from orchestration.graph.column_docs import column_comments  # noqa: E402
 from orchestration.stages import GROUPS, STAGES  # noqa: E402
 
@@ -99,11 +99,13 @@ GENERATED = {
     "README.zh-CN.md": {"graph": graph},
     "docs/data-contract.md": {"tables": tables},
 }
+ON_ANY_PAGE = {"filter-rules": filter_rules.table}
 
 
 def page(name: str, text: str) -> str:
     """The page as it should be."""
-    for mark, make in GENERATED.get(name, {}).items():
+    asked = {mark: make for mark, make in ON_ANY_PAGE.items() if f"<!-- {mark} -->" in text}
+    for mark, make in (GENERATED.get(name, {}) | asked).items():
         text = replaced(text, mark, make())
     for mark, content in figures.tables_of(text).items():
         text = replaced(text, mark, content)

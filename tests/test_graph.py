@@ -15,13 +15,19 @@ from syrupy.assertion import SnapshotAssertion
 from orchestration.config import recipe_models
 from orchestration.graph.definitions import defs, group_label
 from orchestration.publish.publisher import builder
-from orchestration.stages import GROUPS, STAGES
+from orchestration.stages import GROUPS, JOBS, STAGES
 from quality.asset_checks import check_specs
 
 
 @pytest.fixture(scope="module")
 def graph() -> dg.AssetGraph:
     return defs.resolve_asset_graph()
+
+
+def makes(job: str) -> list[str]:
+    """The assets that Dagster makes in a run of the whole job, in graph order."""
+    chosen = {key.path[-1] for key in defs.resolve_job_def(job).asset_layer.selected_asset_keys}
+    return [stage.name for stage in STAGES if stage.name in chosen]
 
 
 def test_the_graph_is_the_one_we_reviewed(graph: Any, snapshot: SnapshotAssertion) -> None:
@@ -36,7 +42,7 @@ def test_the_graph_is_the_one_we_reviewed(graph: Any, snapshot: SnapshotAssertio
             }
             for stage in STAGES
         },
-        "jobs": sorted(job.name for job in defs.jobs or []),
+        "jobs": {job.name: makes(job.name) for job in defs.jobs or []},
         "schedules": sorted(f"{s.name}: {s.cron_schedule}" for s in defs.schedules or []),
         "sensors": sorted(s.name for s in defs.sensors or []),
     } == snapshot
@@ -62,6 +68,11 @@ def test_groups_sort_in_stage_order_and_folders_carry_their_names() -> None:
     for group in GROUPS:
         importlib.import_module(f"assets.{group}.defs")
         importlib.import_module(f"quality.{group}_checks")
+
+
+def test_every_asset_is_made_by_exactly_one_job() -> None:
+    assert {name: tuple(makes(name)) for name in JOBS} == JOBS
+    assert sorted(name for assets in JOBS.values() for name in assets) == sorted(stage.name for stage in STAGES)
 
 
 def test_every_recipe_table_has_a_model_that_forbids_unknown_keys() -> None:

@@ -19,13 +19,13 @@ def extracted_documents(build: Build) -> StageReport:
     from assets.documents.engine import merge_parts, run_pipeline
     from assets.documents.report import ExtractionTally
     from assets.documents.selection import select_captures
-    from assets.sources.config import read_source
+    from assets.sources.config import declared_format
 
     recipe = build.recipe("extraction", Extraction)
     crawl, delta = build.one("raw_crawl"), build.one("crawl_delta")
     selected, tasks = select_captures(crawl, delta, build.scratch, recipe.captures_per_task)
     parts = build.scratch / "parts"
-    pipeline = extraction_pipeline(CaptureReader(selected, crawl), read_source(crawl).format, parts, recipe)
+    pipeline = extraction_pipeline(CaptureReader(selected, crawl), declared_format(crawl), parts, recipe)
     written = run_pipeline(pipeline, tasks, build.workers, build.scratch, parts, build.progress, build.executor)
     tally = ExtractionTally()
     merge_parts(written, build.output / "documents.parquet", DOCUMENTS, tally.see)

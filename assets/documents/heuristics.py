@@ -68,7 +68,7 @@ class CodeThresholds(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_characters: int = 100  # an empty __init__ or a re-export teaches nothing (assumption)
+    min_characters: int = 100  # an empty `__init__` or a re-export teaches nothing (assumption)
     max_characters: int = 1_000_000  # StarCoder: 1 MB
     max_mean_line_length: float = 100.0  # StarCoder
     max_line_length: int = 1000  # StarCoder

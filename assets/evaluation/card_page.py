@@ -17,6 +17,9 @@ SECTIONS: tuple[str, ...] = (
     "Versions",
 )
 
+TITLES = {"needle_in_haystack": "Needle in a haystack"}
+"""Of evaluations whose name alone would read badly."""
+
 LIMITATIONS: tuple[str, ...] = (
     "It is a base model: it continues text. It was not taught to follow instructions or to hold a conversation, and has no safety training.",
     "It states what is probable after its training text, not what is true. Do not use its output as information without checking it.",
@@ -82,12 +85,18 @@ def _scores(scores: Mapping[str, Any]) -> str:
             _table(columns, perplexity["final"]),
             "Held-out documents, all languages, every checkpoint:",
             _table(("step", "tokens_seen", "loss", "bits_per_byte"), perplexity["trend"]),
-            "### Probability probes",
-            _facts(scores["probability_probes"]),
-            "### Needle in a haystack",
-            _facts(scores["needle_in_haystack"]),
+            *(
+                part
+                for name in scores
+                if name != "perplexity"
+                for part in (f"### {_title(name)}", _facts(scores[name]))
+            ),
         )
     )
+
+
+def _title(asset: str) -> str:
+    return TITLES.get(asset, asset.replace("_", " ").capitalize())
 
 
 def _incidents(incidents: Sequence[Mapping[str, Any]]) -> str:

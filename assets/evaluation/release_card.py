@@ -23,6 +23,9 @@ CURVE_POINTS = 12
 
 UNKNOWN_LICENCE = "not stated"
 
+NOT_SCORES = ("compute_plan", "mixture_manifest", "base_checkpoints", "loss_incidents", "corpus", "perplexity")
+"""Inputs that have a section, or a table, of their own. Any other is an evaluation: the card has its statistics."""
+
 
 def collect(inputs: Mapping[str, Sequence[Segment]]) -> dict[str, Any]:
     """All facts of the card, JSON-ready, in the order of its sections."""
@@ -34,11 +37,8 @@ def collect(inputs: Mapping[str, Sequence[Segment]]) -> dict[str, Any]:
         "plan": _statistics(_one(inputs, "compute_plan")),
         "training": _training(checkpoints),
         "checkpoints": checkpoints.table("checkpoints").to_pylist(),
-        "scores": {
-            "perplexity": _perplexity(_one(inputs, "perplexity")),
-            "probability_probes": _statistics(_one(inputs, "probability_probes")),
-            "needle_in_haystack": _statistics(_one(inputs, "needle_in_haystack")),
-        },
+        "scores": {"perplexity": _perplexity(_one(inputs, "perplexity"))}
+        | {asset: _statistics(_one(inputs, asset)) for asset in inputs if asset not in NOT_SCORES},
         "incidents": _incidents(_one(inputs, "loss_incidents")),
         "versions": _versions(inputs, mixture),
     }

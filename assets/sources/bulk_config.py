@@ -157,3 +157,7 @@ class DocumentsSource(BulkSource):
             if glob.startswith("/") or ".." in glob.split("/"):
                 raise ValueError(f"{glob!r} must stay below its path: relative, without '..'")
         return globs
+
+
+AnyBulkSource = CommonCrawlSource | WikipediaSource | DatasetSource | DocumentsSource | WarcSource
+"""Every kind that is read in bulk; `kind` tells them apart."""

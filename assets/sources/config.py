@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -9,18 +10,13 @@ from urllib.parse import urlsplit
 from pydantic import ConfigDict, Field, RootModel, field_validator, model_validator
 
 from assets.build import Segment
-from assets.sources.bulk_config import (
-    CommonCrawlSource,
-    DatasetSource,
-    DocumentsSource,
-    WarcSource,
-    WikipediaSource,
-)
+from assets.documents.formats.media_types import Declared
+from assets.sources.bulk_config import AnyBulkSource
 from assets.sources.source_table import SourceTable
 from assets.sources.variables import refuse_credentials, without_userinfo
 
 SOURCE_FILE = "source.json"
-"""raw_crawl/<crawl>/source.json: the source's table, resolved; later stages read licence, domain and format there."""
+"""raw_crawl/<crawl>/source.json: the source's table, resolved; extraction reads the format there."""
 
 NOT_IDENTITY: tuple[str, ...] = ("description", "schedule", "delay_s", "concurrency", "timeout_s", "retry_wait_s")
 """Keys that do not decide what a crawl holds: changing one makes no crawl stale."""
@@ -103,7 +99,7 @@ class FilesSource(SourceTable):
         return globs
 
 
-AnySource = WebSource | FilesSource | CommonCrawlSource | WikipediaSource | DatasetSource | DocumentsSource | WarcSource
+AnySource = WebSource | FilesSource | AnyBulkSource
 
 
 class SourceConfig(RootModel[Annotated[AnySource, Field(discriminator="kind")]]):
@@ -118,6 +114,8 @@ def write_source(folder: Path, source: AnySource) -> None:
     (folder / SOURCE_FILE).write_text(text + "\n", encoding="utf-8")
 
 
-def read_source(segment: Segment) -> AnySource:
-    """The source that a raw_crawl segment was made from: its licence, domain and format."""
-    return SourceConfig.model_validate_json(segment.path(SOURCE_FILE).read_text(encoding="utf-8")).root
+def declared_format(crawl: Segment) -> Declared:
+    """How the payloads of a raw_crawl are to be read, by its source's table. No other key is looked at: so a new kind of
+    source, or a key more of an old one, is not part of what extraction computes."""
+    format: Declared = json.loads(crawl.path(SOURCE_FILE).read_text(encoding="utf-8"))["format"]
+    return format

@@ -172,7 +172,8 @@ class Driver:
                 else self._step("pretrain_job", run, self._items("pretrain_job", run, status))
             )
         lineage = self._step("audit_job", None, self._items("audit_job", None, status))
-        if not lineage.assets and any(step.assets for step in steps):
+        read = {edge.upstream for name in JOBS["audit_job"] for edge in BY_NAME[name].inputs}
+        if not lineage.assets and any(read & set(step.assets) for step in steps):
             lineage = _whole_job("audit_job", None, "what is upstream changes")
         return [step for step in [*steps, lineage] if step.assets]
 

@@ -11,7 +11,7 @@ from typing import Any
 from assets.sources.bulk.dataset import LAYOUTS
 from assets.sources.config import SourceConfig
 from assets.sources.streams.decompression import plain_name
-from orchestration.config import ConfigError, read_sources_toml, validate
+from orchestration.config import ConfigError, read_sources_toml, tags, validate
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 _COMMENT = "added by `headwater import`"
@@ -39,7 +39,7 @@ def kind_of(spec: str) -> dict[str, Any]:
         return {"kind": "dataset"}
     raise ConfigError(
         f"{spec!r} is no source of sources.toml, and its name does not say what it holds: pass --kind "
-        "(dataset, documents, warc, wikipedia, common_crawl)"
+        f"({', '.join(tags(SourceConfig))})"
     )
 
 

@@ -25,6 +25,8 @@ class Home:
     environment: dict[str, str] = field(default_factory=dict)
     timeout_s: float = 280
     """Of one command."""
+    repository: Path = REPOSITORY
+    """Whose code runs."""
 
     @classmethod
     def create(cls, folder: Path, port: int) -> Home:
@@ -54,13 +56,14 @@ class Home:
             "HEADWATER_HOME": str(self.state),
             "HEADWATER_CONFIG": str(self.config),
             "HEADWATER_TEST_PORT": str(self.port),
+            "PYTHONPATH": str(self.repository),
             **self.environment,
         }
 
     def popen(self, *arguments: str, **kwargs: Any) -> subprocess.Popen[str]:
         """Start `headwater ARGUMENTS`."""
         command = [sys.executable, "-m", "orchestration.cli", *arguments]
-        return subprocess.Popen(command, env=self.env(), cwd=REPOSITORY, text=True, **kwargs)
+        return subprocess.Popen(command, env=self.env(), cwd=self.repository, text=True, **kwargs)
 
     def headwater(self, *arguments: str, expect: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run `headwater ARGUMENTS`; its exit code must be `expect` (None: any)."""

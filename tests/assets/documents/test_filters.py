@@ -105,6 +105,7 @@ ONE_RULE: list[tuple[str, str, str]] = [
     ("code_mostly_symbols", "code", "".join(f"{{({c}[+-*&%$=<>!?;:~^|])}}\n" for c in "abcdefghijkl")),
     ("too_many_digits", "code", "".join(f"t{n}={n * 7919 % 100003:06d}\n" for n in range(99))),
     ("too_many_duplicate_lines", "code", CODE + "        self.total += 1\n" * 60),
+    ("too_long", "code", "".join(f"{a} = {b}.{a}()\n" for a in SYLLABLES for b in SYLLABLES)),
 ]
 
 
@@ -113,8 +114,21 @@ def test_exactly_one_rule_fires(reason: str, language: str, text: str) -> None:
     assert broken_reasons(text, language) == [reason]
 
 
-def test_every_reason_is_in_the_documented_list() -> None:
-    assert {reason for reason, _, _ in ONE_RULE} <= set(REASONS)
+def test_a_rule_without_a_limit_drops_where_the_recipe_sets_one() -> None:
+    few = ENGLISH + " " + " ".join(reversed(ENGLISH.split())) + "."
+    assert broken_reasons(few, "en") == []
+    strict = quality_rules(ProseThresholds(min_unique_word_ratio=0.5))
+    failure = first_failure(measure(few, "en"), strict)
+    assert failure is not None and failure.reason == "too_few_distinct_words"
+    assert first_failure(measure(ENGLISH, "en"), strict) is None
+
+
+OF_LANGUAGE = ("language_not_wanted", "language_uncertain", "script_not_wanted")
+"""Examples: test_the_language_rules."""
+
+
+def test_every_drop_reason_has_an_example_and_every_example_a_reason() -> None:
+    assert {reason for reason, _, _ in ONE_RULE} | {"too_few_distinct_words", *OF_LANGUAGE} == set(REASONS)
     assert len(set(REASONS)) == len(REASONS)
 
 
@@ -159,12 +173,12 @@ def test_the_language_rules() -> None:
     assert unwanted_language(*wanted) is None
     assert uncertain_language(*wanted) is None
     french = unwanted_language("fr", 0.9, CHOICE)
-    assert french is not None and french.reason == "language_not_wanted"
+    assert french is not None and french.reason == OF_LANGUAGE[0]
     assert unwanted_language("fr", 0.3, CHOICE) is None  # not certain enough to be called French
     unsure = uncertain_language("fr", 0.3, CHOICE)
-    assert unsure is not None and unsure.reason == "language_uncertain"
+    assert unsure is not None and unsure.reason == OF_LANGUAGE[1]
     hant = unwanted_script("Hant", CHOICE)
-    assert hant is not None and hant.reason == "script_not_wanted"
+    assert hant is not None and hant.reason == OF_LANGUAGE[2]
     assert unwanted_script(None, CHOICE) is None
 
 

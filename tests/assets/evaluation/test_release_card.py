@@ -82,6 +82,23 @@ def test_the_same_inputs_give_the_same_card(inputs: list[Segment], tmp_path: Pat
     assert pages[0] == pages[1]
 
 
+def test_any_further_evaluation_is_on_the_card(inputs: list[Segment], tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    another = segment_of(tmp_path / "plain", "copying_in_context", RUN, report=StageReport(stats={"gain": 0.25}))
+    build = make_build(tmp_path, "release_card", [*inputs, another], partition=RUN)
+    defs.release_card(build)
+    facts = json.loads((build.output / "card.json").read_text(encoding="utf-8"))
+    assert set(facts["scores"]) == {
+        "perplexity",
+        "probability_probes",
+        "needle_in_haystack",
+        "copying_in_context",
+    }
+    page = (build.output / "card.md").read_text(encoding="utf-8")
+    assert "### Copying in context\n\n|  | value |\n| --- | --- |\n| gain | 0.25 |" in page
+    assert page.count("\n### ") == 3, "what has a section of its own is no evaluation"
+
+
 def test_a_missing_input_is_named(inputs: list[Segment], tmp_path: Path) -> None:
     build = make_build(tmp_path, "release_card", [s for s in inputs if s.asset != "loss_incidents"])
     with pytest.raises(BuildError, match="exactly one version of loss_incidents, found 0"):

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from assets.build import BuildError
-from assets.sources.config import SOURCE_FILE, FilesSource, SourceConfig, WebSource, write_source
+from assets.sources.config import SOURCE_FILE, FilesSource, SourceConfig, WebSource, declared_format, write_source
 from assets.sources.partition import parse_crawl
 from orchestration.config import REPOSITORY, ConfigError, read_toml, validate
+from tests.builds import segment_of
 
 WEB = 'kind = "web"\nlicence = "CC0-1.0"\ndomain = "documentation"\nformat = "html"\n'
 FILES = 'kind = "files"\nlicence = "CC0-1.0"\ndomain = "code"\nformat = "code"\nroot = "stdlib:"\n'
@@ -70,3 +71,9 @@ def test_crawl_names_are_read_or_refused() -> None:
     for wrong in (None, "", "site", "site@2026", "Site@20260102T030405Z", "site@20261302T030405Z"):
         with pytest.raises(BuildError, match="source@YYYYMMDDTHHMMSSZ"):
             parse_crawl(wrong)
+
+
+def test_extraction_reads_the_format_of_a_kind_that_this_version_does_not_know(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / SOURCE_FILE).write_text('{"kind": "telegraph", "format": "text", "dots": 3}')
+    assert declared_format(segment_of(tmp_path / "raw", "raw_crawl", "wire@20260101T000000Z")) == "text"

@@ -20,7 +20,7 @@ from warcio.checker import Checker
 
 from assets.build import BuildError, Segment, StageReport
 from assets.schemas import document_id
-from assets.sources.config import read_source
+from assets.sources.config import declared_format
 from assets.sources.defs import raw_crawl
 from assets.sources.warc import iter_payloads, read_capture
 from orchestration.identity.digest import data_version
@@ -147,7 +147,7 @@ def test_rows_carry_identity_and_provenance(crawled: tuple[StageReport, Segment]
     assert (row["etag"], row["last_modified"]) == ('"v1"', "Mon, 01 Jan 2024 00:00:00 GMT")
     assert (row["licence"], row["domain"], row["crawl"]) == ("CC-BY-4.0", "documentation", CRAWL)
     assert rows["/docs/zh/%E4%BA%8C.html?a=1&b=2"]["requested_url"].endswith("?b=2&a=1")
-    assert read_source(crawled[1]).format == "html"
+    assert declared_format(crawled[1]) == "html"
     assert site.agents == {"Headwater (+local use)"}
 
 
