@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import pytest
 from playwright.sync_api import expect
 
-from tests.end_to_end.harness import STAMP, Home
+from tests.end_to_end.harness import Home
 from tests.end_to_end.ui.driving import BLOCKED, DAGSTERS_EDGE, Visitor
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first waits for the build
@@ -63,17 +63,6 @@ def test_a_run_that_fails_tells_our_sentence_and_no_stack_trace(visitor: Visitor
     visitor.sees(re.compile("^Failure$"), re.compile(r"crawl_delta\[.*\] is missing|crawl_delta.*never built"))
     visitor.keeps("failed-run")
     assert visitor.frames_of_ours() <= {DAGSTERS_EDGE}
-
-
-@pytest.mark.xfail(reason="check results have no partition", strict=True)
-def test_a_green_check_of_one_source_hides_no_blocked_one_of_another(visitor: Visitor) -> None:
-    visitor.launches("crawl_delta", f"site@{STAMP}")
-    visitor.sees(re.compile("^Success$"))
-    visitor.keeps("successful-run")
-    visitor.opens("/assets/crawl_delta?view=checks&checkDetail=removed_pages_are_a_minority")
-    visitor.sees("Latest execution")
-    visitor.keeps("checks-of-two-sources")
-    visitor.sees(BLOCKED, "Failed", within_ms=15_000)
 
 
 @contextmanager
