@@ -25,6 +25,9 @@ def grouped_bars(y_label: str, series: Mapping[str, Mapping[str, float]]) -> byt
         axes.bar_label(bars, fmt="%.3g", fontsize=7)
     axes.set_xticks([place + width * (len(series) - 1) / 2 for place in range(len(labels))], labels)
     axes.set_ylabel(y_label)
+    axes.margins(y=0.1)  # or the figure over the highest bar lies on the frame
+    if not any(value for values in series.values() for value in values.values()):
+        axes.set_ylim(0, 1)  # matplotlib's own axis would go below 0
     if len(series) > 1:
         axes.legend(fontsize=8)
     return _png(figure)
