@@ -4,6 +4,7 @@ No `from __future__ import annotations` here: Dagster looks at the type of `cont
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from assets.build import BuildError
 from assets.errors import HeadwaterError
 from orchestration.config import Profile, home_folder
 from orchestration.graph.alert_sensor import build_alert_sensors
+from orchestration.graph.launch_options import OPTIONS, RESOURCE, asked_of
 from orchestration.graph.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.graph.schedules import build_schedules
+from orchestration.graph.search_tags import search_tags
 from orchestration.graph.sensors import build_sensors
 from orchestration.graph.ui_metadata import latest_pictures, materialization_metadata
 from orchestration.identity.catalog import read_catalog
@@ -26,14 +29,7 @@ from orchestration.process.machine_errors import machine_trouble
 from orchestration.process.offline import apply_offline_defaults
 from orchestration.process.progress import progress_for
 from orchestration.process.workplace import open_workplace
-from orchestration.publish.evidence import ACCEPT_YIELD_TAG
-from orchestration.publish.publisher import (
-    ALLOW_STALE_TAG,
-    FORCE_TAG,
-    Publication,
-    Publisher,
-    StaleInputError,
-)
+from orchestration.publish.publisher import Publication, Publisher, StaleInputError
 from orchestration.stages import GROUPS, JOBS, STAGES, Stage
 from quality.asset_checks import NamedOutcome, check_specs
 
@@ -66,16 +62,32 @@ def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
         tags={"stage": f"{STAGES.index(stage) + 1:02d}"},
         code_version=canonical_code(stage, code_version(stage).digest),
         pool=f"headwater_{stage.name}",
-        check_specs=[
-            dg.AssetCheckSpec(name=c.name, asset=stage.name, description=c.description, blocking=c.blocking)
-            for c in check_specs(stage.name)
-        ],
+        config_schema={},  # strict: without it an asset accepts anything and ignores it
+        required_resource_keys={RESOURCE},
+        check_specs=_check_specs(stage),
         output_required=False,
     )
     def _asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
         yield from materialise(context, stage)
 
     return _asset
+
+
+def _check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
+    """The checks of a stage, each judged per partition: a green one of one source hides no blocked one of another."""
+    partitions = PARTITIONS[stage.partition] if stage.partition else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # of `partitions_def`
+        return [
+            dg.AssetCheckSpec(
+                name=check.name,
+                asset=stage.name,
+                description=check.description,
+                blocking=check.blocking,
+                partitions_def=partitions,
+            )
+            for check in check_specs(stage.name)
+        ]
 
 
 def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any]:
@@ -85,15 +97,17 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
     progress = progress_for(label, context.log)
     try:
         workplace = open_workplace()
+        asked = asked_of(getattr(context.resources, RESOURCE), context.run.tags, workplace.config)
+        _tag_run(context, search_tags(stage.partition, partition, asked.reason))
         publisher = Publisher(
             store=workplace.store,
             config=workplace.config,
             home=workplace.home,
             progress=progress,
             trainer=_trainer(context, stage, workplace.config.profile),
-            allow_stale=context.run.tags.get(ALLOW_STALE_TAG) == "true",
-            force=context.run.tags.get(FORCE_TAG) == "true",
-            accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
+            allow_stale=asked.allow_stale,
+            force=asked.rebuild,
+            accept_yield=asked.accept_yield,
         )
         with publisher.publishing(stage, partition) as result:
             yield from (_check_result(check, stage) for check in result.checks)
@@ -122,6 +136,12 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         data_version=dg.DataVersion(publication.manifest["version"]),
         metadata=materialization_metadata(publication, workplace.store),
     )
+
+
+def _tag_run(context: dg.AssetExecutionContext, tags: dict[str, str]) -> None:
+    """Add the tags that whoever started the run did not set: the UI's launchpad sets none."""
+    if lacking := {key: value for key, value in tags.items() if key not in context.run.tags}:
+        context.instance.add_run_tags(context.run.run_id, lacking)
 
 
 def _no_verdicts(stage: Stage) -> Iterator[dg.Output[None]]:
@@ -205,6 +225,7 @@ def build_definitions() -> dg.Definitions:
         jobs=list(jobs.values()),
         schedules=build_schedules(jobs),
         sensors=[*build_sensors(jobs), *build_alert_sensors()],
+        resources={RESOURCE: OPTIONS},
         executor=dg.in_process_executor,
     )
 
