@@ -5,7 +5,7 @@ No `from __future__ import annotations` here: Dagster looks at the type of `cont
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from assets.build import BuildError
 from assets.errors import HeadwaterError
 from orchestration.config import Profile, home_folder
 from orchestration.graph.alert_sensor import build_alert_sensors
+from orchestration.graph.freshness import build_freshness_checks, build_freshness_job, build_freshness_schedules
 from orchestration.graph.launch_options import OPTIONS, RESOURCE, asked_of
 from orchestration.graph.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.graph.schedules import build_schedules
 from orchestration.graph.search_tags import search_tags
 from orchestration.graph.sensors import build_sensors
-from orchestration.graph.ui_metadata import latest_pictures, materialization_metadata
+from orchestration.graph.ui_metadata import latest_pictures, materialization_metadata, state_when_loaded
 from orchestration.identity.catalog import read_catalog
 from orchestration.identity.code_version import code_version
 from orchestration.identity.equivalences import canonical_code
+from orchestration.identity.status import walk
 from orchestration.process.asset_lock import AlreadyRunningError
 from orchestration.process.machine_errors import machine_trouble
 from orchestration.process.offline import apply_offline_defaults
@@ -45,8 +47,8 @@ def group_label(group: str) -> str:
     return f"{GROUPS.index(group) + 1}_{group}"
 
 
-def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
-    """One row of stages.py as a Dagster asset with its checks; `pictures` end its description."""
+def build_asset(stage: Stage, shown: str = "") -> dg.AssetsDefinition:
+    """One row of stages.py as a Dagster asset with its checks; `shown` ends its description."""
     upstream = {edge.upstream: edge for edge in stage.inputs if edge.kind != "previous"}
     reads = ", ".join(f"{e.upstream} ({e.kind})" for e in stage.inputs) or "the world"
     modules = ", ".join(f"`{m.replace('.', '/')}.py`" for m in stage.modules)
@@ -56,12 +58,11 @@ def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
         group_name=group_label(stage.group),
         deps=sorted(upstream),
         partitions_def=PARTITIONS[stage.partition] if stage.partition else None,
-        description=f"{stage.sentence}\n\nReads: {reads}.\n\nCode: {modules}.\n\n{pictures}".strip(),
+        description=f"{stage.sentence}\n\nReads: {reads}.\n\nCode: {modules}.\n\n{shown}".strip(),
         kinds=set(stage.kinds),
         owners=[OWNERS.get(stage.group, "team:modelling")],
         tags={"stage": f"{STAGES.index(stage) + 1:02d}"},
         code_version=canonical_code(stage, code_version(stage).digest),
-        pool=f"headwater_{stage.name}",
         config_schema={},  # strict: without it an asset accepts anything and ignores it
         required_resource_keys={RESOURCE},
         check_specs=_check_specs(stage),
@@ -190,12 +191,13 @@ def _check_result(check: NamedOutcome, stage: Stage) -> dg.AssetCheckResult:
     )
 
 
-def build_jobs() -> dict[str, Any]:
-    """The four jobs: one crawl, the global stages, one training run, the lineage."""
+def build_jobs(freshness: Sequence[dg.AssetChecksDefinition] = ()) -> dict[str, Any]:
+    """The four jobs: one crawl, the global stages, one training run, the lineage; without the checks of freshness."""
+    by_the_clock = dg.AssetSelection.checks(*freshness)
     return {
         name: dg.define_asset_job(
             name,
-            selection=dg.AssetSelection.assets(*assets),
+            selection=dg.AssetSelection.assets(*assets) - by_the_clock,
             executor_def=dg.in_process_executor,
             description=f"Materialises {', '.join(assets)}.",
         )
@@ -203,27 +205,34 @@ def build_jobs() -> dict[str, Any]:
     }
 
 
-def published_pictures() -> dict[str, str]:
-    """Plots of what is published, for the descriptions; "Reload definitions" in the UI brings newer ones."""
+def published() -> dict[str, str]:
+    """State and plots of each asset, for the descriptions; "Reload definitions" in the UI brings newer ones."""
     workplace = open_workplace()
     if "://" not in workplace.store_place and not Path(workplace.store_place).exists():
         return {}
     try:
         catalog = read_catalog(workplace.store)
-        return {stage.name: latest_pictures(stage.name, workplace.store, catalog) for stage in STAGES}
+        status = walk(catalog, workplace.config)
+        return {
+            stage.name: f"{state_when_loaded(status.of(stage.name))}\n\n"
+            + latest_pictures(stage.name, workplace.store, catalog)
+            for stage in STAGES
+        }
     except HeadwaterError as error:
-        return {stage.name: f"No pictures: {error}" for stage in STAGES}
+        return {stage.name: f"No state and no pictures: {error}" for stage in STAGES}
 
 
 def build_definitions() -> dg.Definitions:
     """The whole graph. Loads neither torch nor datatrove."""
     apply_offline_defaults(os.environ)
-    jobs = build_jobs()
-    pictures = published_pictures()
+    freshness = build_freshness_checks()
+    jobs, watching = build_jobs(freshness), build_freshness_job(freshness)
+    shown = published()
     return dg.Definitions(
-        assets=[build_asset(stage, pictures.get(stage.name, "")) for stage in STAGES],
-        jobs=list(jobs.values()),
-        schedules=build_schedules(jobs),
+        assets=[build_asset(stage, shown.get(stage.name, "")) for stage in STAGES],
+        asset_checks=freshness,
+        jobs=[*jobs.values(), *watching],
+        schedules=[*build_schedules(jobs), *build_freshness_schedules(watching)],
         sensors=[*build_sensors(jobs), *build_alert_sensors()],
         resources={RESOURCE: OPTIONS},
         executor=dg.in_process_executor,
