@@ -16,6 +16,7 @@ import orchestration
 from assets.errors import HeadwaterError
 from orchestration.cli.app import expected_errors
 from orchestration.graph.definitions import build_asset
+from orchestration.graph.launch_options import OPTIONS, RESOURCE
 from orchestration.stages import BY_NAME
 
 BETWEEN_OURSELVES = {
@@ -82,7 +83,13 @@ def test_the_ui_tells_it_in_a_sentence(
     row = BY_NAME[stage]
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions(row.partition or "", [partition])
-        done = dg.materialize([build_asset(row)], partition_key=partition, instance=instance, raise_on_error=False)
+        done = dg.materialize(
+            [build_asset(row)],
+            resources={RESOURCE: OPTIONS},
+            partition_key=partition,
+            instance=instance,
+            raise_on_error=False,
+        )
     (failed,) = [event for event in done.all_events if event.event_type == dg.DagsterEventType.STEP_FAILURE]
     data = failed.step_failure_data
     assert data.user_failure_data is not None

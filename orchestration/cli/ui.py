@@ -24,10 +24,9 @@ def ui(
     """Open the Dagster UI (with schedules and sensors) on the same state, on localhost and for its own pages only."""
     from tempfile import TemporaryFile
 
-    from dagster import DagsterInstance
-
     from orchestration.config import REPOSITORY
-    from orchestration.graph.ui_server import run_ui
+    from orchestration.graph.ui.home_instance import open_home_instance
+    from orchestration.graph.ui.server import run_ui
     from orchestration.launch.board_facts import UI_URL
     from orchestration.process.terminal import console
     from orchestration.process.workplace import open_workplace
@@ -43,7 +42,7 @@ def ui(
     os.chdir(REPOSITORY)
     said = f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)"
     console().print(said, markup=False, soft_wrap=True)
-    with DagsterInstance.get() as instance:
+    with open_home_instance(workplace.dagster_home) as instance:
         run_ui(instance, port, origin or ())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,8 @@ def tell_what_is_new(instance: DagsterInstance) -> int:
     told, now = Told.read(workplace.home), time.time()
     found: list[Alert] = of_runs(failed_runs(instance, told.since - _OVERLAP_S))
     late = now - settings.missed_after_hours * 3_600
-    for crawls in crawls_of_sources(instance, workplace.config.sources, read_catalog(workplace.store), late):
+    on = schedules_on(instance)
+    for crawls in crawls_of_sources(instance, workplace.config.sources, read_catalog(workplace.store), late, on):
         found += of_crawls(crawls, settings.unanswered_nights)
     try:
         count = tell(found, channels_of(settings), told)
@@ -100,9 +101,16 @@ def _failed(instance: DagsterInstance, run: Any) -> FailedRun:
 
 
 def crawls_of_sources(
-    instance: DagsterInstance, sources: dict[str, dict[str, Any]], catalog: Catalog, late: float
+    instance: DagsterInstance,
+    sources: dict[str, dict[str, Any]],
+    catalog: Catalog,
+    late: float,
+    since: Mapping[str, float],
 ) -> Iterator[Crawls]:
-    """What is known of the crawls of each configured source; one that was due after `late` may still come."""
+    """What is known of the crawls of each configured source; one that was due after `late` may still come.
+
+    `since`: name of each schedule to hold a source to, and from when on.
+    """
     tried: dict[str, list[str]] = defaultdict(list)
     published: dict[str, list[str]] = defaultdict(list)
     for keys, where in (
@@ -111,7 +119,6 @@ def crawls_of_sources(
     ):
         for key in believable(keys):
             where[split_key(key)[0]].append(key)
-    since = _schedules_on(instance)
     for name, table in sorted(sources.items()):
         due = _last_due(table.get("schedule"), since.get(schedule_name(name)), late)
         newest = max(published[name], default="")
@@ -126,7 +133,7 @@ def _with_failed_run(instance: DagsterInstance, keys: list[str]) -> list[str]:
     return sorted({run.tags[_PARTITION_TAG] for run in runs})
 
 
-def _schedules_on(instance: DagsterInstance) -> dict[str, float]:
+def schedules_on(instance: DagsterInstance) -> dict[str, float]:
     """Name of each schedule that is turned on, and since when."""
     from dagster._core.definitions.run_request import InstigatorType
     from dagster._core.scheduler.instigation import InstigatorStatus, ScheduleInstigatorData

@@ -4,7 +4,8 @@ No `from __future__ import annotations` here: Dagster looks at the type of `cont
 """
 
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,25 @@ from assets.errors import HeadwaterError
 from orchestration.config import Config, home_folder
 from orchestration.graph.alert_sensor import build_alert_sensors
 from orchestration.graph.board_scores import board_metadata, send_scores
+from orchestration.graph.freshness import build_freshness_checks, build_freshness_job, build_freshness_schedules
+from orchestration.graph.launch_options import OPTIONS, RESOURCE, asked_of
 from orchestration.graph.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.graph.schedules import build_schedules
+from orchestration.graph.search_tags import search_tags
 from orchestration.graph.sensors import build_sensors
-from orchestration.graph.ui_metadata import latest_pictures, materialization_metadata
+from orchestration.graph.ui_metadata import latest_pictures, materialization_metadata, state_when_loaded
 from orchestration.identity.catalog import read_catalog
 from orchestration.identity.code_version import code_version
 from orchestration.identity.equivalences import canonical_code
+from orchestration.identity.status import walk
 from orchestration.launch.board_facts import board_facts
 from orchestration.process.asset_lock import AlreadyRunningError
 from orchestration.process.machine_errors import machine_trouble
 from orchestration.process.offline import apply_offline_defaults
 from orchestration.process.progress import progress_for
 from orchestration.process.workplace import open_workplace
-from orchestration.publish.evidence import ACCEPT_YIELD_TAG
-from orchestration.publish.publisher import (
-    ALLOW_STALE_TAG,
-    FORCE_TAG,
-    Publication,
-    Publisher,
-    StaleInputError,
-)
+from orchestration.publish.publisher import Publication, Publisher, StaleInputError
+from orchestration.publish.staged import Staged
 from orchestration.stages import GROUPS, JOBS, STAGES, Stage
 from quality.asset_checks import NamedOutcome, check_specs
 
@@ -52,8 +51,8 @@ def group_label(group: str) -> str:
     return f"{GROUPS.index(group) + 1}_{group}"
 
 
-def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
-    """One row of stages.py as a Dagster asset with its checks; `pictures` end its description."""
+def build_asset(stage: Stage, shown: str = "") -> dg.AssetsDefinition:
+    """One row of stages.py as a Dagster asset with its checks; `shown` ends its description."""
     upstream = {edge.upstream: edge for edge in stage.inputs if edge.kind != "previous"}
     reads = ", ".join(f"{e.upstream} ({e.kind})" for e in stage.inputs) or "the world"
     modules = ", ".join(f"`{m.replace('.', '/')}.py`" for m in stage.modules)
@@ -63,22 +62,37 @@ def build_asset(stage: Stage, pictures: str = "") -> dg.AssetsDefinition:
         group_name=group_label(stage.group),
         deps=sorted(upstream),
         partitions_def=PARTITIONS[stage.partition] if stage.partition else None,
-        description=f"{stage.sentence}\n\nReads: {reads}.\n\nCode: {modules}.\n\n{pictures}".strip(),
+        description=f"{stage.sentence}\n\nReads: {reads}.\n\nCode: {modules}.\n\n{shown}".strip(),
         kinds=set(stage.kinds),
         owners=[OWNERS.get(stage.group, "team:modelling")],
         tags={"stage": f"{STAGES.index(stage) + 1:02d}"},
         code_version=canonical_code(stage, code_version(stage).digest),
-        pool=f"headwater_{stage.name}",
-        check_specs=[
-            dg.AssetCheckSpec(name=c.name, asset=stage.name, description=c.description, blocking=c.blocking)
-            for c in check_specs(stage.name)
-        ],
+        config_schema={},  # strict: without it an asset accepts anything and ignores it
+        required_resource_keys={RESOURCE},
+        check_specs=_check_specs(stage),
         output_required=False,
     )
     def _asset(context: dg.AssetExecutionContext) -> Iterator[Any]:
         yield from materialise(context, stage)
 
     return _asset
+
+
+def _check_specs(stage: Stage) -> list[dg.AssetCheckSpec]:
+    """The checks of a stage, each judged per partition: a green one of one source hides no blocked one of another."""
+    partitions = PARTITIONS[stage.partition] if stage.partition else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # of `partitions_def`
+        return [
+            dg.AssetCheckSpec(
+                name=check.name,
+                asset=stage.name,
+                description=check.description,
+                blocking=check.blocking,
+                partitions_def=partitions,
+            )
+            for check in check_specs(stage.name)
+        ]
 
 
 def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any]:
@@ -88,18 +102,22 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
     progress = progress_for(label, context.log)
     try:
         workplace = open_workplace()
+        asked = asked_of(getattr(context.resources, RESOURCE), context.run.tags, workplace.config)
+        _tag_run(context, search_tags(stage.partition, partition, asked.reason))
         publisher = Publisher(
             store=workplace.store,
             config=workplace.config,
             home=workplace.home,
             progress=progress,
             trainer=_trainer(context, stage, workplace.config),
-            allow_stale=context.run.tags.get(ALLOW_STALE_TAG) == "true",
-            force=context.run.tags.get(FORCE_TAG) == "true",
-            accept_yield=frozenset(filter(None, context.run.tags.get(ACCEPT_YIELD_TAG, "").split(","))),
+            allow_stale=asked.allow_stale,
+            force=asked.rebuild,
+            accept_yield=asked.accept_yield,
         )
         with publisher.publishing(stage, partition) as result:
-            yield from (_check_result(check, stage) for check in result.checks)
+            verdicts = [_check_result(check, stage) for check in result.checks]
+            if isinstance(result, Staged) and result.failed:
+                yield from verdicts
             publication = result if isinstance(result, Publication) else publisher.merge(result)
     except (StaleInputError, AlreadyRunningError) as error:
         if ASKED_TAG not in context.run.tags:
@@ -130,6 +148,14 @@ def materialise(context: dg.AssetExecutionContext, stage: Stage) -> Iterator[Any
         data_version=dg.DataVersion(publication.manifest["version"]),
         metadata=metadata,
     )
+    # After it: Dagster calls a verdict outdated that is older than what it judged, and a partition's then shows nothing.
+    yield from verdicts
+
+
+def _tag_run(context: dg.AssetExecutionContext, tags: dict[str, str]) -> None:
+    """Add the tags that whoever started the run did not set: the UI's launchpad sets none."""
+    if lacking := {key: value for key, value in tags.items() if key not in context.run.tags}:
+        context.instance.add_run_tags(context.run.run_id, lacking)
 
 
 def _no_verdicts(stage: Stage) -> Iterator[dg.Output[None]]:
@@ -180,12 +206,13 @@ def _check_result(check: NamedOutcome, stage: Stage) -> dg.AssetCheckResult:
     )
 
 
-def build_jobs() -> dict[str, Any]:
-    """The four jobs: one crawl, the global stages, one training run, the lineage."""
+def build_jobs(freshness: Sequence[dg.AssetChecksDefinition] = ()) -> dict[str, Any]:
+    """The four jobs: one crawl, the global stages, one training run, the lineage; without the checks of freshness."""
+    by_the_clock = dg.AssetSelection.checks(*freshness)
     return {
         name: dg.define_asset_job(
             name,
-            selection=dg.AssetSelection.assets(*assets),
+            selection=dg.AssetSelection.assets(*assets) - by_the_clock,
             executor_def=dg.in_process_executor,
             description=f"Materialises {', '.join(assets)}.",
         )
@@ -193,28 +220,36 @@ def build_jobs() -> dict[str, Any]:
     }
 
 
-def published_pictures() -> dict[str, str]:
-    """Plots of what is published, for the descriptions; "Reload definitions" in the UI brings newer ones."""
+def published() -> dict[str, str]:
+    """State and plots of each asset, for the descriptions; "Reload definitions" in the UI brings newer ones."""
     workplace = open_workplace()
     if "://" not in workplace.store_place and not Path(workplace.store_place).exists():
         return {}
     try:
         catalog = read_catalog(workplace.store)
-        return {stage.name: latest_pictures(stage.name, workplace.store, catalog) for stage in STAGES}
+        status = walk(catalog, workplace.config)
+        return {
+            stage.name: f"{state_when_loaded(status.of(stage.name))}\n\n"
+            + latest_pictures(stage.name, workplace.store, catalog)
+            for stage in STAGES
+        }
     except HeadwaterError as error:
-        return {stage.name: f"No pictures: {error}" for stage in STAGES}
+        return {stage.name: f"No state and no pictures: {error}" for stage in STAGES}
 
 
 def build_definitions() -> dg.Definitions:
     """The whole graph. Loads neither torch nor datatrove."""
     apply_offline_defaults(os.environ)
-    jobs = build_jobs()
-    pictures = published_pictures()
+    freshness = build_freshness_checks()
+    jobs, watching = build_jobs(freshness), build_freshness_job(freshness)
+    shown = published()
     return dg.Definitions(
-        assets=[build_asset(stage, pictures.get(stage.name, "")) for stage in STAGES],
-        jobs=list(jobs.values()),
-        schedules=build_schedules(jobs),
+        assets=[build_asset(stage, shown.get(stage.name, "")) for stage in STAGES],
+        asset_checks=freshness,
+        jobs=[*jobs.values(), *watching],
+        schedules=[*build_schedules(jobs), *build_freshness_schedules(watching)],
         sensors=[*build_sensors(jobs), *build_alert_sensors()],
+        resources={RESOURCE: OPTIONS},
         executor=dg.in_process_executor,
     )
 

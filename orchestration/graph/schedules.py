@@ -10,6 +10,7 @@ import dagster as dg
 from orchestration.config import ConfigError, load_config
 from orchestration.graph.in_progress import Running, making, of_source, unfinished_runs
 from orchestration.graph.retries import ASKED_TAG
+from orchestration.graph.search_tags import search_tags
 from orchestration.identity.catalog import read_catalog
 from orchestration.identity.key_order import KeyOrderError, believable, check_order
 from orchestration.identity.partitions import new_key, newest_keys, split_key
@@ -62,7 +63,9 @@ def _recrawl(jobs: dict[str, Any], source: str, table: dict[str, Any]) -> dg.Sch
             yield dg.SkipReason(str(error))
             return
         context.instance.add_dynamic_partitions("crawl", [key])
-        yield dg.RunRequest(run_key=key, partition_key=key, tags={ASKED_TAG: key})
+        yield dg.RunRequest(
+            run_key=key, partition_key=key, tags={ASKED_TAG: key, **search_tags("crawl", key, "its schedule")}
+        )
 
     return recrawl
 
@@ -94,7 +97,7 @@ def _retrain(jobs: dict[str, Any], recipe: str) -> dg.ScheduleDefinition:
         key = new_key(recipe, stamp)
         check_order("run", key, read_catalog(open_workplace().store).partitions(PLANNER))
         context.instance.add_dynamic_partitions("run", [key])
-        yield dg.RunRequest(run_key=key, partition_key=key, tags={ASKED_TAG: key, "headwater/reason": reason[:250]})
+        yield dg.RunRequest(run_key=key, partition_key=key, tags={ASKED_TAG: key, **search_tags("run", key, reason)})
 
     return retrain
 

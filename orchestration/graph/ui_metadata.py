@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,9 +12,10 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from assets.build import Sample, StageReport
-from orchestration.graph.column_docs import column_comments
+from orchestration.graph.column_docs import EVERYWHERE, column_comments
 from orchestration.identity.catalog import Catalog, prefix
 from orchestration.identity.digest import REPORT, table_name
+from orchestration.identity.status import Item
 from orchestration.publish import report_json
 from orchestration.publish.publisher import Publication
 from orchestration.stages import BY_NAME
@@ -22,12 +24,16 @@ from orchestration.store.contract import VersionedStore
 SAMPLE_ROWS = 12
 DESCRIPTION_PLOTS = 2
 CELL_CHARACTERS = 160
+SHOWN_CAUSES = 5
 
 
 def materialization_metadata(publication: Publication, store: VersionedStore) -> dict[str, Any]:
     """Counts, drop reasons, plots, samples, schema, place and input versions."""
     manifest, report = publication.manifest, publication.report
     metadata: dict[str, Any] = {}
+    of = f" [{manifest['partition']}]" if manifest["partition"] else ""
+    if of:
+        metadata["partition"] = manifest["partition"]
     if report.documents_in is not None:
         metadata["documents in"] = report.documents_in
         metadata["documents kept"] = report.documents_kept
@@ -37,9 +43,9 @@ def materialization_metadata(publication: Publication, store: VersionedStore) ->
     if report.tokens_out is not None:
         metadata["tokens"] = report.tokens_out
     for title, png in report.plots.items():
-        metadata[title] = dg.MetadataValue.md(_picture(title, png))
+        metadata[title + of] = dg.MetadataValue.md(_picture(title + of, png))
     for sample in report.samples:
-        metadata[sample.title] = _sample_table(sample)
+        metadata[f"sample: {sample.title}{of}"] = _sample_table(sample)
     metadata["statistics"] = dg.MetadataValue.json(report.stats)
     metadata["inputs"] = dg.MetadataValue.md(_inputs_table(manifest["identity"]["inputs"]))
     stage = BY_NAME[manifest["asset"]]
@@ -82,7 +88,7 @@ def _sample_table(sample: Sample) -> dg.TableMetadataValue:
         dg.TableRecord({column: _cell(cell) for column, cell in zip(sample.columns, row, strict=True)})
         for row in sample.rows[:SAMPLE_ROWS]
     ]
-    columns = [dg.TableColumn(name=column, type="string") for column in sample.columns]
+    columns = [dg.TableColumn(c, type="string", description=EVERYWHERE.get(c)) for c in sample.columns]
     return dg.TableMetadataValue(records=records, schema=dg.TableSchema(columns=columns))
 
 
@@ -90,6 +96,26 @@ def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
     text = " ".join(text.split())
     return text if len(text) <= CELL_CHARACTERS else text[: CELL_CHARACTERS - 1] + "…"
+
+
+def state_when_loaded(items: Sequence[Item]) -> str:
+    """Markdown with what `headwater status` said of an asset, and what Dagster's own mark of staleness cannot know."""
+    counts = Counter(item.state for item in items)
+    said = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "nothing published"
+    due = [item for item in items if item.state in ("stale", "missing")]
+    causes = [f"- `{item.partition or item.asset}`: {item.state}, {'; '.join(item.causes)}" for item in due]
+    more = [f"- and {len(causes) - SHOWN_CAUSES} more"] if len(causes) > SHOWN_CAUSES else []
+    return "\n".join(
+        [
+            f"**State when these definitions were loaded: {said}.** `headwater status` says it as of now.",
+            "",
+            *causes[:SHOWN_CAUSES],
+            *more,
+            "",
+            "The UI's mark `Outdated` is Dagster's: it compares data and code versions, and knows neither recipes nor "
+            "inputs that are frozen or pinned. Schedules and sensors go by `headwater status`.",
+        ]
+    )
 
 
 def latest_pictures(asset: str, store: VersionedStore, catalog: Catalog) -> str:
@@ -104,7 +130,8 @@ def latest_pictures(asset: str, store: VersionedStore, catalog: Catalog) -> str:
     if not plots:
         return ""
     where = f"`{shown['partition']}`, " if shown["partition"] else ""
-    lines = [f"As published: {where}{shown['created_at']}"]
+    which = "the largest partition" if by_size else "the newest version"
+    lines = [f"Plots of {which} when these definitions were loaded: {where}published {shown['created_at']}"]
     lines += [f"**{title}**\n\n{_picture(title, png)}" for title, png in list(plots.items())[:DESCRIPTION_PLOTS]]
     return "\n\n".join(lines)
 
@@ -145,4 +172,5 @@ def _schema_metadata(publication: Publication, store: VersionedStore) -> dict[st
     return {
         "dagster/column_schema": dg.TableSchema(columns=columns),
         "dagster/row_count": manifest["rows"].get(table_name(first), 0),
+        "row count and columns are of": f"{prefix(stage, manifest['partition'])}{table_name(first)}",
     }

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dagster import DagsterInstance
 
 PID_TAG, HOST_TAG = "headwater/pid", "headwater/host"
+_PARENT_TAG = "dagster/parent_run_id"
 CUT_SHORT_TAG = "headwater/cut_short"
 """On runs that were killed or interrupted: Dagster calls them failed, but nothing that they did was wrong."""
 
@@ -23,7 +24,8 @@ def reap_dead_runs(instance: DagsterInstance) -> list[str]:
     )
     reaped = []
     for run in unfinished:
-        pid = run.tags.get(PID_TAG)
+        # A run that the UI executes again has the tags of the first, and a process of its own.
+        pid = None if _PARENT_TAG in run.tags else run.tags.get(PID_TAG)
         elsewhere = run.tags.get(HOST_TAG, socket.gethostname()) != socket.gethostname()
         if pid and not elsewhere and pid != str(os.getpid()) and not _is_headwater(int(pid)):
             instance.report_run_failed(

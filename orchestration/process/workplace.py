@@ -22,9 +22,10 @@ telemetry:
   enabled: false
 nux:
   enabled: false
+# Runs of schedules, sensors and the UI; `headwater run` is one run and never waits in this queue.
 concurrency:
-  pools:
-    granularity: op
+  runs:
+    max_concurrent_runs: 4
 run_monitoring:
   enabled: true
   start_timeout_seconds: 180
@@ -45,7 +46,12 @@ retention:
 """
 DAGSTER_YAML += RETENTION_YAML
 _OURS = DAGSTER_YAML.splitlines()[0]
-EARLIER_DAGSTER_YAML = frozenset({"a262e91fa0a8f8df2965c35d319b00bbd8b84c25757cf6f621480564de65f1d3"})
+EARLIER_DAGSTER_YAML = frozenset(
+    {
+        "a262e91fa0a8f8df2965c35d319b00bbd8b84c25757cf6f621480564de65f1d3",
+        "e281e6b679c687eabca22bc412da892835c4f934e4c09a1a2256043e1a069af6",
+    }
+)
 """SHA-256 of what earlier versions wrote: a file that nobody has changed since is brought up to date."""
 
 

@@ -8,10 +8,10 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from assets.errors import HeadwaterError
 from orchestration.config import ConfigError
+from orchestration.graph.search_tags import search_tags
 from orchestration.graph.unfinished import TRIES, failures, registered, unfinished_crawls
 from orchestration.identity.catalog import Catalog, read_catalog
 from orchestration.identity.key_order import Kind, check_order
@@ -25,6 +25,7 @@ from orchestration.process.workplace import Workplace
 from orchestration.publish.evidence import ACCEPT_YIELD_TAG
 from orchestration.publish.publisher import ALLOW_STALE_TAG, FORCE_TAG
 from orchestration.run.failures import Failure, told
+from orchestration.run.in_process import RunResult, run_in_process
 from orchestration.stages import BY_NAME, JOBS, STAGES, Job, follows_data
 
 BINDING_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "run" and stage.once)
@@ -198,31 +199,13 @@ class Driver:
 
     def execute(self, step: Step) -> None:
         """Run one step as a Dagster run. Raises RunFailedError with the failing asset's own message, KeyOrderError."""
-        import dagster as dg
-
-        from orchestration.graph.definitions import defs
-
         instance = self.workplace.instance
         if step.partition:
             kind: Kind = "crawl" if step.job == "crawl_job" else "run"
             published = read_catalog(self.workplace.store).partitions(CRAWL if kind == "crawl" else PLANNER)
             check_order(kind, step.partition, published)  # a partition that may not be is not even begun
             instance.add_dynamic_partitions(kind, [step.partition])
-        tags = {PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname(), "dagster/max_retries": "0"}
-        if self.options.allow_stale:
-            tags[ALLOW_STALE_TAG] = "true"
-        if set(step.assets) & set(self.options.rebuild):
-            tags[FORCE_TAG] = "true"
-        if self.options.accept_yield:
-            tags[ACCEPT_YIELD_TAG] = ",".join(self.options.accept_yield)
-        result = defs.resolve_job_def(step.job).execute_in_process(
-            instance=instance,
-            partition_key=step.partition,
-            asset_selection=[dg.AssetKey(name) for name in step.assets],
-            run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
-            tags=tags,
-            raise_on_error=False,
-        )
+        result = run_in_process(instance, step.job, step.partition, step.assets, self._tags(step))
         self._built |= {(name, step.partition) for name in step.assets}
         self._seen = None
         if _interrupted(result):
@@ -230,6 +213,19 @@ class Driver:
             raise KeyboardInterrupt
         if not result.success:
             raise RunFailedError(_failure_message(result, step))
+
+    def _tags(self, step: Step) -> dict[str, str]:
+        """Of the run of a step: whose process it is, what was asked for, and what a person can search for."""
+        tags = {PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname(), "dagster/max_retries": "0"}
+        reason = "; ".join(f"{asset}: {causes[0]}" for asset, causes in step.causes.items() if causes)
+        tags |= search_tags(BY_NAME[step.assets[0]].partition, step.partition, reason)
+        if self.options.allow_stale:
+            tags[ALLOW_STALE_TAG] = "true"
+        if set(step.assets) & set(self.options.rebuild):
+            tags[FORCE_TAG] = "true"
+        if self.options.accept_yield:
+            tags[ACCEPT_YIELD_TAG] = ",".join(self.options.accept_yield)
+        return tags
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -312,7 +308,7 @@ def _whole_job(job: Job, partition: str | None, cause: str) -> Step:
     return Step(job, partition, JOBS[job], dict.fromkeys(JOBS[job], (cause,)))
 
 
-def _interrupted(result: Any) -> bool:
+def _interrupted(result: RunResult) -> bool:
     """Whether Ctrl+C or SIGTERM ended the run: Dagster takes the signal and only records it."""
     import dagster as dg
     from dagster._core.events import JobFailureData, RunFailureReason
@@ -322,7 +318,7 @@ def _interrupted(result: Any) -> bool:
     return RunFailureReason.UNEXPECTED_TERMINATION in reasons
 
 
-def _failure_message(result: Any, step: Step) -> str:
+def _failure_message(result: RunResult, step: Step) -> str:
     """The first step failure, without Dagster's frames: our own errors carry cause and remedy."""
     import dagster as dg
 

@@ -91,5 +91,5 @@ def test_dagsters_instance_is_ours_with_its_history_in_postgres() -> None:
 
 def test_the_web_server_stands_behind_the_guard() -> None:
     words = SERVICES["webserver"]["command"].split()
-    assert words[:3] == ["python", "-m", "orchestration.graph.ui_server"]
+    assert words[:3] == ["python", "-m", "orchestration.graph.ui.server"]
     assert "dagster-webserver" not in str(SERVICES)

@@ -189,9 +189,8 @@ def test_a_schedule_is_red_while_its_source_is_frozen_and_skips_a_night_that_was
 @pytest.mark.slow
 def test_an_alert_tells_of_missed_nights_although_a_crawl_bears_a_later_stamp(frozen: Nights) -> None:
     place, late = frozen.workplace, datetime(2026, 1, 9, tzinfo=UTC).timestamp()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestration.graph.alert_sensor._schedules_on", lambda _: {"recrawl_alpha": 1.0})
-        crawls, _ = crawls_of_sources(place.instance, place.config.sources, frozen.catalog(), late)
+    on = {"recrawl_alpha": 1.0}
+    crawls, _ = crawls_of_sources(place.instance, place.config.sources, frozen.catalog(), late, on)
     assert (crawls.source, crawls.published) == ("alpha", [f"alpha@{FIRST}"])
     assert [alert.kind for alert in of_crawls(crawls, 3)] == ["night_missed"]
 

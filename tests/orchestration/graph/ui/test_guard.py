@@ -21,9 +21,9 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from orchestration.graph.ui_guard import OriginError, UiGuard, parse_origins
+from orchestration.graph.ui.guard import OriginError, UiGuard, parse_origins
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 PROXY = "https://ui.example.org"
 QUERY = "query Version { version }"
 MUTATION = 'mutation Stop { terminateRun(runId: "none") { __typename } }'

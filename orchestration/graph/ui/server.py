@@ -1,7 +1,7 @@
 """The Dagster UI behind its guard, with Dagster's daemon (schedules, sensors, the run queue) beside it.
 
 Does what `dg dev` does, with the web server in this process: that is where the guard goes before it. As
-`python -m orchestration.graph.ui_server HOST PORT [ORIGIN ...]` it is the web server alone, for a container.
+`python -m orchestration.graph.ui.server HOST PORT [ORIGIN ...]` it is the web server alone, for a container.
 """
 
 from __future__ import annotations
@@ -13,21 +13,24 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assets.errors import HeadwaterError
 from orchestration.config import REPOSITORY
-from orchestration.graph.ui_guard import UiGuard, parse_origins
+from orchestration.graph.code_location import carry_over_instigators, module_target
+from orchestration.graph.ui.guard import UiGuard, parse_origins
+from orchestration.process.reaper import reap_dead_runs
 from orchestration.upkeep.run_history import trim_history
 
 if TYPE_CHECKING:
     from dagster import DagsterInstance
     from dagster._core.workspace.load_target import WorkspaceLoadTarget
 
-CODE = "orchestration.graph.definitions"
 LOCALHOST = "127.0.0.1"
+REAP_EVERY_S = 20.0
 OPEN_CONNECTIONS_S = 3  # a browser's subscriptions never end by themselves
 _DAEMON_ENDS_S = 60.0
 _DAEMON = """
@@ -49,10 +52,13 @@ def run_ui(instance: DagsterInstance, port: int, origins: Sequence[str]) -> None
 
     parse_origins(origins)
     configure_loggers(log_level="INFO")
+    for name in carry_over_instigators(instance):
+        logging.getLogger("dagster").info(f"{name} is as it was set under the code location's earlier name")
     with _code_server(instance) as workspace_file, _daemon(workspace_file) as daemon:
         from dagster._core.workspace.load_target import WorkspaceFileTarget
 
         threading.Thread(target=_trim, args=(instance,), daemon=True).start()
+        threading.Thread(target=_reap, args=(instance,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             serve(instance, WorkspaceFileTarget([str(workspace_file)]), LOCALHOST, port, origins, beside=daemon)
         if daemon.poll() is not None:
@@ -102,17 +108,24 @@ def _trim(instance: DagsterInstance) -> None:
         logging.getLogger("dagster").warning(f"old runs stay in the history, `headwater gc` tries again: {error}")
 
 
+def _reap(instance: DagsterInstance) -> None:
+    """Show a `headwater run` that was killed as failed while the UI is open, not only at the next one."""
+    while True:
+        try:
+            reap_dead_runs(instance)
+        except Exception as error:  # a locked database passes
+            logging.getLogger("dagster").warning(f"runs of dead processes are looked for again: {error}")
+        time.sleep(REAP_EVERY_S)
+
+
 @contextlib.contextmanager
 def _code_server(instance: DagsterInstance) -> Iterator[Path]:
     """One process with our definitions for web server and daemon; a workspace file says where it listens."""
     import yaml
     from dagster._cli.proxy_server_manager import ProxyServerManager
-    from dagster._core.workspace.load_target import ModuleTarget
 
-    # Named as `dg dev` names it: which schedules and sensors are turned on is kept under this name.
-    target = ModuleTarget(CODE, None, str(REPOSITORY), REPOSITORY.name)
     with (
-        ProxyServerManager(instance, target, code_server_log_level="warning") as servers,
+        ProxyServerManager(instance, module_target(str(REPOSITORY)), code_server_log_level="warning") as servers,
         tempfile.TemporaryDirectory() as folder,
     ):
         workspace_file = Path(folder) / "workspace.yaml"
@@ -141,13 +154,14 @@ def _daemon(workspace_file: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def main(arguments: Sequence[str]) -> None:
     """The guarded web server alone, on $DAGSTER_HOME."""
-    from dagster import DagsterInstance
-    from dagster._core.workspace.load_target import ModuleTarget
+    from orchestration.graph.ui.home_instance import open_home_instance
+    from orchestration.process.workplace import open_workplace
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a container's end: code server first, as by Ctrl+C
     host, port, *origins = arguments
-    with DagsterInstance.get() as instance, contextlib.suppress(KeyboardInterrupt):
-        serve(instance, ModuleTarget(CODE, None, str(REPOSITORY), None), host, int(port), origins)
+    with open_home_instance(open_workplace().dagster_home) as instance, contextlib.suppress(KeyboardInterrupt):
+        carry_over_instigators(instance)
+        serve(instance, module_target(str(REPOSITORY)), host, int(port), origins)
 
 
 if __name__ == "__main__":
