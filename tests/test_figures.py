@@ -17,7 +17,7 @@ from benchmarks.results import RESULTS
 from docs import figures
 from tests.end_to_end.harness import REPOSITORY
 
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")])
+PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 NAMED = re.compile(r"(?:results/|make campaign-|benchmarks[./])(\w+)")
 NUMBER = re.compile(r"(?<![\w#.])\d[\d,.]*(?!\w)")
 MARKED = re.compile(r"<!--= .*?-->.*?<!--/-->", re.DOTALL)

@@ -192,21 +192,21 @@ def summary(
     as_json: bool,
 ) -> None:
     """The table at the end of a run: documents and tokens per stage, scores per checkpoint, where, what next."""
-    from orchestration.cli.render.scores import checkpoint_scores
+    from orchestration.cli.render.scores import checkpoint_scores, notes, score_table
 
     shown = bool(steps) or as_json  # where nothing was made, nothing is read to tell of it
     rows = [_summary_row(stage.name, catalog) for stage in STAGES if catalog.keys(stage.name)] if shown else []
-    scores = checkpoint_scores(workplace.store, catalog) if shown else []
+    scores = checkpoint_scores(workplace.store, catalog) if shown else None
     if as_json:
         emit(
             {
                 "built": [asset for step in steps for asset in step.assets],
                 "seconds": round(seconds, 1),
                 "assets": rows,
-                "scores": scores,
                 "home": str(workplace.home),
                 "taken_down": taken_down_json(gone),
             }
+            | (scores.as_json() if scores else {"scores": []})
         )
         return
     out = console()
@@ -217,7 +217,9 @@ def summary(
                 reasons = quoted(", ".join(f"{reason} {count:,}" for reason, count in row["dropped"].items()))
                 out.print(f"  dropped by {row['asset']}: {reasons}")
         if scores:
-            out.print(_score_table(scores))
+            out.print(score_table(scores))
+            for line in notes(scores):
+                out.print(f"  {line}", highlight=False)
     out.print(f"\n{seconds:.0f} s. The data is in {quoted(workplace.store_place)} (branch main).")
     out.print("Next: `make ui` to click through it · `headwater status` · `headwater lineage URL` · `headwater audit`")
 
@@ -267,18 +269,5 @@ def _stage_table(rows: Sequence[Mapping[str, Any]]) -> Table:
             number(row["rows"]),
             size(row["bytes"]),
             f"{row['seconds']:.1f}",
-        )
-    return grid
-
-
-def _score_table(scores: Sequence[Mapping[str, Any]]) -> Table:
-    columns = [c for c in scores[0] if c != "run"]
-    grid = table(f"\nScores of {scores[0]['run']}", *columns, numbers=columns)
-    for row in scores:
-        grid.add_row(
-            *(
-                "" if row[c] is None else f"{row[c]:,.3f}" if isinstance(row[c], float) else f"{row[c]:,}"
-                for c in columns
-            )
         )
     return grid
