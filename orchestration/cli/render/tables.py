@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -221,7 +224,17 @@ def summary(
             for line in notes(scores):
                 out.print(f"  {line}", highlight=False)
     out.print(f"\n{seconds:.0f} s. The data is in {quoted(workplace.store_place)} (branch main).")
+    if not _on_path():
+        activate = Path(sys.executable).with_name("activate")
+        shown = activate.relative_to(Path.cwd()) if activate.is_relative_to(Path.cwd()) else activate
+        out.print(f"To have `headwater` on PATH in this shell: `source {quoted(str(shown))}`", soft_wrap=True)
     out.print("Next: `make ui` to click through it · `headwater status` · `headwater lineage URL` · `headwater audit`")
+
+
+def _on_path() -> bool:
+    """Whether `headwater`, typed in the caller's shell, is this installation."""
+    found = shutil.which("headwater")
+    return found is not None and Path(found).parent == Path(sys.executable).parent
 
 
 def _summary_row(asset: str, catalog: Catalog) -> dict[str, Any]:
