@@ -91,8 +91,9 @@ def test_no_command_hides_where_it_is_not_run(page: Path) -> None:
 
 def test_a_translation_has_the_commands_of_its_original() -> None:
     assert TRANSLATIONS
-    for translation, original in TRANSLATIONS.items():
-        assert commands(translation) == commands(original), f"{page_name(translation)} and {page_name(original)}"
+    assert commands(REPOSITORY / "README.zh-CN.md") == commands(README)
+    for translation, original in TRANSLATIONS.items():  # a page may be shorter, but says nothing that is not tried
+        assert [line for line in commands(translation) if line not in commands(original)] == [], page_name(translation)
 
 
 @pytest.fixture(scope="module")
