@@ -18,6 +18,9 @@ PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")])
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 CODE = re.compile(r"`([a-z_]+/[\w./-]+\.(?:py|toml|md))`")
 COMMAND_LINE = re.compile(r"^(?:    |\$ )?((?:headwater|make|python3?|pytest|torchrun|source) [a-z-].*)$", re.MULTILINE)
+UNIDIOMATIC = re.compile(
+    r"gone past|gone back from|for ever\b|\bat hand\b|\bbecame of\b|that gets on|反之亦然|映射阶段|带一个团队"
+)
 README = REPOSITORY / "README.md"
 ASKED_ABOUT = {"sect.apt-get.html": "page-001.html", "debian-reference-zh": "site"}
 """What the docs ask about the demo, in terms of the test site."""
@@ -59,6 +62,11 @@ def test_links_and_named_files_exist(page: Path) -> None:
 def test_the_first_pages_say_how_to_test(name: str) -> None:
     text = (REPOSITORY / name).read_text(encoding="utf-8")
     assert "make check" in text and "make test" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_no_phrase_that_no_reader_would_say(page: Path) -> None:
+    assert UNIDIOMATIC.findall(page.read_text(encoding="utf-8")) == []
 
 
 def test_make_targets_in_the_docs_exist() -> None:
