@@ -54,7 +54,7 @@ campaign-executors: $(INSTALLED) ## the same data on local processes, Ray and a 
 campaign-sources: $(INSTALLED) ## every source kind on real, damaged and large samples
 	@$(BIN)/python -m tests.campaigns.source_kinds
 
-campaign-bad-input: $(INSTALLED) ## pages and servers made to break a crawler: what became of each, and how much memory it took
+campaign-bad-input: $(INSTALLED) ## pages and servers made to break a crawler: the reason each one ends in, and how much memory it took
 	@$(BIN)/python -m tests.campaigns.bad_pages
 
 campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare with an undisturbed run

@@ -63,7 +63,7 @@ LINKS = schema(
         "links": pa.list_(pa.string()),  # URLs inside the source that the page leads to, in page order, as requested
     }
 )
-"""raw_crawl/<crawl>/links.parquet: one row per kept page of a web source, sorted by url: how a re-crawl goes on from a page it need not download."""
+"""raw_crawl/<crawl>/links.parquet: one row per kept page of a web source, sorted by url: where a re-crawl continues from a page it need not download."""
 
 CRAWL_DELTA = schema(
     {

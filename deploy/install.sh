@@ -69,4 +69,4 @@ if ! wait $job; then
         "No network or no package index: set up pip (pip config, PIP_INDEX_URL). No space: see df. Then run make venv again."
 fi
 printf '%s\n' "$want" >"$marker"
-echo "Installed in $((SECONDS - started)) s"
+echo "Installed in $((SECONDS - started)) s. To have headwater on PATH in your shell: source $venv/bin/activate"

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jmespath
 from jmespath.exceptions import JMESPathError
 
 from benchmarks.results import read
+from docs.demo_tables import DEMO_TABLES, markdown_table
 
 MARK = re.compile(r"(<!--= (?P<name>\w+) (?P<path>.+?) :(?P<form>\S+) -->)(?P<shown>.*?)(<!--/-->)", re.DOTALL)
 BEGINS = re.compile(r"<!--=")
@@ -56,12 +57,6 @@ def quoted(text: str) -> set[str]:
     return {match["name"] for match in MARK.finditer(text)} | tables
 
 
-def _table(head: Sequence[str], aligned: str, rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
-    lines.insert(1, "|" + "|".join({"l": "---", "r": "--:"}[side] for side in aligned) + "|")
-    return "\n".join(lines)
-
-
 def _dedup_costs() -> str:
     rows = read("bench_dedup")["rows"]
     builds = [row for row in rows if row["what"] == "full build"]
@@ -76,7 +71,7 @@ def _dedup_costs() -> str:
         body.append([shown.format(**found[0]), *(f"{row['cpu_s']:.{digits}f}" for row in found)])
     body.append(["anonymous memory at its peak, full build (MB)", *(f"{row['peak_mb']:.0f}" for row in builds)])
     sizes = [f"{row['documents']:,} documents" for row in builds]
-    return _table(["CPU seconds, signing included (`docs/results/bench_dedup.json`)", *sizes], "lrrr", body)
+    return markdown_table(["CPU seconds, signing included (`docs/results/bench_dedup.json`)", *sizes], "lrrr", body)
 
 
 def _samples() -> str:
@@ -86,7 +81,7 @@ def _samples() -> str:
         rejected = ", ".join(f"{n} {reason}" for reason, n in sorted(counted, key=lambda item: (-item[1], item[0])))
         numbers = [f"{row['records']:,}", f"{row['documents']:,}", rejected or "–", str(row["peak_mib"])]
         body.append([row["kind"], row["sample"], *numbers])
-    return _table(["kind", "sample", "records", "documents out", "rejected", "peak MiB"], "llrrlr", body)
+    return markdown_table(["kind", "sample", "records", "documents out", "rejected", "peak MiB"], "llrrlr", body)
 
 
 def _layouts() -> str:
@@ -94,7 +89,7 @@ def _layouts() -> str:
     names = ("loss", "channel_loss", "gradient_norm", "weights")
     body = [[row["layout"], str(row["ranks"]), *(f"{row[name]:.1e}" for name in names)] for row in rows]
     head = ["layout", "ranks", "loss", "loss of a channel", "gradient norm", "final weights"]
-    return _table(head, "lrrrrr", body)
+    return markdown_table(head, "lrrrrr", body)
 
 
 def _memory() -> str:
@@ -109,7 +104,7 @@ def _memory() -> str:
         ]
         for row in rows
     ]
-    return _table(["case", "measured MB", "estimated MB", "error"], "lrrr", body)
+    return markdown_table(["case", "measured MB", "estimated MB", "error"], "lrrr", body)
 
 
 KINDS = {
@@ -134,7 +129,7 @@ def _incidents() -> str:
         accused = str(sum(row["innocent_accused"] for row in runs))
         body.append([shown, str(len(runs)), found, documents, accused, done, end])
     head = ["run", "runs", "cause found", "planted documents found", "innocent accused", "done"]
-    return _table([*head, "final loss over control"], "lrlrrlr", body)
+    return markdown_table([*head, "final loss over control"], "lrlrrlr", body)
 
 
 TABLES: dict[str, tuple[str, Callable[[], str]]] = {
@@ -143,6 +138,7 @@ TABLES: dict[str, tuple[str, Callable[[], str]]] = {
     "layout-curves": ("layouts", _layouts),
     "memory-estimates": ("memory", _memory),
     "incident-runs": ("incidents", _incidents),
+    **{mark: ("demo", make) for mark, make in DEMO_TABLES.items()},
 }
 """Mark in a document -> (the result, what stands there)."""
 

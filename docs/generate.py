@@ -115,7 +115,7 @@ def page(name: str, text: str) -> str:
 def main() -> int:
     """Rewrite or check."""
     outdated = []
-    for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
+    for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]):
         name = path.relative_to(ROOT).as_posix()
         before = path.read_text(encoding="utf-8")
         try:

@@ -23,7 +23,7 @@ class Edge:
 
     same: the same partition · previous: the source's preceding crawl, if any · all: every partition ·
     frozen: all, but only a changed recipe upstream makes the reader stale, never new data ·
-    pinned: the version that was on main when the run was planned (mixture_manifest), for ever; only
+    pinned: the version that was on main when the run was planned (mixture_manifest), whatever comes later; only
     a changed recipe upstream makes the newest run stale ·
     records: every published partition in whatever state: a record of what happened.
     """
@@ -45,7 +45,7 @@ class Stage:
     sentence: str  # what it is and why, in the UI
     kinds: tuple[str, ...]
     resumable: bool = False  # an interrupted build continues from its output folder
-    once: bool = False  # a published partition is for ever: evidence of the web, or what a run is bound to
+    once: bool = False  # a published partition is never built again: evidence of the web, or what a run is bound to
     data_files: tuple[str, ...] = ()  # globs of files in the repository that are read like code
 
     def __hash__(self) -> int:
@@ -199,7 +199,7 @@ STAGES: tuple[Stage, ...] = (
         inputs=_edges("pinned", "corpus", "token_shards"),
         recipes=("mixture", "training", "model"),
         modules=("assets.mixture.mixture",),
-        sentence="The plan of one run: shares per channel and phase, held-out documents, and how often each document is used. It pins the corpus version for ever.",
+        sentence="The plan of one run: shares per channel and phase, held-out documents, and how often each document is used. It pins the corpus version for good.",
         kinds=("parquet",),
         once=True,
     ),

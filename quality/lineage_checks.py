@@ -31,7 +31,7 @@ CHECKS: dict[str, tuple[Check, ...]] = {
         Check(
             name="documents_do_not_vanish",
             blocking=False,
-            description="Fates are kept for ever, also of removed documents; fewer rows mean that history was lost "
+            description="Fates are never deleted, not even of removed documents; fewer rows mean that history was lost "
             "or that an extraction recipe changed.",
             run=_documents_do_not_vanish,
         ),

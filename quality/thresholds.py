@@ -80,7 +80,7 @@ CORPUS_SHRINKAGE_MAXIMUM = 0.3
 """Share of the corpus that may leave at once (assumption: more than any takedown, less than a broken filter)."""
 
 DEDUP: tuple[Limit, ...] = (
-    Limit("document_signatures", "every_signature_is_complete", "incomplete_signatures", None, 0, True, "no shingles or a wrong number of slots compare wrongly for ever"),
+    Limit("document_signatures", "every_signature_is_complete", "incomplete_signatures", None, 0, True, "no shingles or a wrong number of slots compare wrongly in every later crawl"),
     Limit("document_signatures", "few_documents_are_too_short_to_compare", "short_share", None, 0.05, False, "one-shingle documents match only themselves; many of them mean an extraction that lost the text"),
     Limit("document_signatures", "shingle_sets_are_mostly_distinct", "distinct_share", 0.5, None, False, "one text for most pages is a consent wall or an error page, not a site"),
     Limit("duplicate_clusters", "every_live_document_has_a_decision", "documents_without_decision", None, 0, True, "a document without a decision would leave the corpus unexplained"),

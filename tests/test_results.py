@@ -25,7 +25,7 @@ WRITERS |= {name: f"tests.campaigns.{name}" for name in ("executors", "faults", 
 WRITERS |= {"machine_faults": "tests.campaigns.machine_faults"}
 WRITERS |= {name: f"tests.campaigns.{name}" for name in ("kills", "layouts", "memory", "resume", "store_faults")}
 WRITERS |= {"sources": "tests.campaigns.source_kinds", "bad_input": "tests.campaigns.bad_pages"}
-WRITERS |= {"store_s3": "tests.campaigns.s3"}
+WRITERS |= {"store_s3": "tests.campaigns.s3", "demo": "benchmarks.demo_run"}
 """Result file -> the module whose `result_of` judges its rows."""
 
 FILES = sorted(path.stem for path in RESULTS.glob("*.json"))

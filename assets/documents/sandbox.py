@@ -36,7 +36,7 @@ class Died(Exception):
 
 
 class Hung(Exception):
-    """The page waited for ever without using CPU time, each time."""
+    """The page waited forever without using CPU time, each time."""
 
 
 def alone(task: Callable[..., Result], arguments: tuple[Any, ...], cpu_s: float) -> Result:

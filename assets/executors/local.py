@@ -3,7 +3,7 @@
 datatrove's executors are kept for their tasks, statistics and completion markers; only the loop that
 hands out tasks is ours. LocalPipelineExecutor's own pool starts a manager process by forking the
 (threaded) caller, runs a single worker inside the caller, where it removes every loguru sink, and
-waits for ever for a worker that the kernel killed.
+waits forever for a worker that the kernel killed.
 
 Whatever runs the tasks, a stage ends in one of two ways: all of them are complete, or BuildError says
 which one is not and why.
@@ -111,7 +111,7 @@ def _result(future: Future[Any], rank: int, done: int, tasks: int, logging_dir: 
 
 
 def _kill(pool: ProcessPoolExecutor) -> None:
-    """A worker that hangs would hold up the end of the pool for ever."""
+    """A worker that hangs would hold up the end of the pool forever."""
     for process in list(pool._processes.values()):
         process.kill()
 

@@ -1,7 +1,7 @@
 """Runs a datatrove pipeline as tasks of a Ray cluster.
 
 RayPipelineExecutor is kept for its settings; its loop is not: it starts an actor (an interpreter) and a
-placement group per task, waits for ever when a process of its inner pool is killed, trips over its own
+placement group per task, waits forever when a process of its inner pool is killed, trips over its own
 time limit (KeyError in task_done), and returns as if all was well when tasks failed.
 """
 

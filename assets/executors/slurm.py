@@ -41,7 +41,7 @@ class _JobIds:
 
 class _SlurmTasks(SlurmPipelineExecutor):
     def launch_merge_stats(self) -> None:
-        """Nothing: a second job that nobody reads, and that waits for ever when the first one failed."""
+        """Nothing: a second job that nobody reads, and that waits forever when the first one failed."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Document -> sequence -> step -> checkpoint -> score, for every run, as three sorted tables.
 
-    documents.parquet    what became of each document, by URL
+    documents.parquet    the fate of each document, by URL
     uses.parquet         which sequences and steps of which run read it, or that it was held out
     checkpoints.parquet  what each checkpoint had read, its weights and its held-out score
 

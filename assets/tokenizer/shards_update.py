@@ -69,7 +69,7 @@ def _difference(changes: Changes) -> tuple[pa.Table, pa.Array]:
 
 def _small_tail(shards: Mapping[str, Shard], rewritten: set[str], max_tokens: int) -> set[str]:
     """The newest shards, back to the first that is over half full or more than twice as large as all after it:
-    else the small shard of every night would stay for ever."""
+    else the small shard of every night would stay forever."""
     tail: set[str] = set()
     tokens = 0
     for name in sorted(shards, key=_number, reverse=True):

@@ -227,7 +227,7 @@ def loss_incidents(build: Build) -> StageReport:
             "judged_steps": sum(row["step"] > recipe.burn_in_steps for row in metrics),
             "incidents": len(rows),
             "incidents_per_1000_steps": 1000 * len(rows) / len(metrics),
-            # Those that were gone back from are not in the record any more.
+            # The record no longer has those that were rolled back.
             "non_finite": sum(row["kind"] == "non_finite" and row["action"] == "recorded" for row in rows),
             "kinds": kinds,
             "causes": {cause: count for cause, count in causes.items() if count},

@@ -35,7 +35,7 @@ SEQUENCES = 4
 
 
 class SameBatch:
-    """One batch of random tokens, for ever."""
+    """One batch of random tokens, without end."""
 
     def __iter__(self):
         tokens = torch.randint(0, 128, (SEQUENCES, 65), generator=torch.Generator().manual_seed(0))

@@ -9,12 +9,13 @@ from contextlib import contextmanager, redirect_stderr
 from typing import Any, TextIO, cast
 
 from assets.build import SilentProgress
-from orchestration.cli.render import tables
+from orchestration.cli.render.summary import summary
 from orchestration.cli.render.takedown import named
 from orchestration.graph.unfinished import abandon
 from orchestration.identity.catalog import read_catalog
 from orchestration.process.interrupts import interrupts_are_never_lost
 from orchestration.process.progress import terminal
+from orchestration.process.terminal import console
 from orchestration.process.workplace import Workplace
 from orchestration.run.driver import Driver, Options
 from orchestration.run.failures import held_back
@@ -30,32 +31,32 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
 
     A step that fails stops only what needs it; RunFailedError tells of all of them at the end.
     """
-    console = tables.console(as_json)
+    out = console(as_json)
     driver = Driver(workplace, options)
     started, done = time.monotonic(), []
-    with interrupts_are_never_lost(), driver.exclusive(), terminal(console), _quiet_libraries():
+    with interrupts_are_never_lost(), driver.exclusive(), terminal(out), _quiet_libraries():
         abandon(workplace, options.abandon)
         for source, crawls in withdraw(workplace, options.recrawl).items():
             words = f"{source}: something of it was taken down; its {crawls} crawl(s) leave main, it is crawled anew"
-            console.print(words, highlight=False)
+            out.print(words, highlight=False)
         for step in driver.steps():
             if step.assets:
-                console.print(f"[bold]{step.job}[/] {step.partition or ''}", highlight=False)
+                out.print(f"[bold]{step.job}[/] {step.partition or ''}", highlight=False)
                 if driver.attempt(step):
                     done.append(step)
                 else:
-                    console.print("  [bold red]failed[/]: told at the end; what does not need it goes on")
+                    out.print("  [bold red]failed[/]: told at the end; what does not need it goes on")
         catalog = read_catalog(workplace.store)
         if done:
             gone = by_partition(taken_down(workplace.store))
             compact(workplace.store, catalog, workplace.home, SilentProgress(), without=gone)
     for key in driver.held_back:
-        console.print(held_back(key), highlight=False)
+        out.print(held_back(key), highlight=False)
     if not done and not driver.failures and not driver.waiting:
-        console.print("Everything is up to date: nothing to do.")
+        out.print("Everything is up to date: nothing to do.")
     gone = taken_down(workplace.store)
-    tables.summary(workplace, catalog, done, time.monotonic() - started, gone, as_json=as_json)
-    named(gone, console)
+    summary(workplace, catalog, done, time.monotonic() - started, gone, as_json=as_json)
+    named(gone, out)
     driver.raise_failures()
 
 
@@ -64,18 +65,18 @@ def run_demo(workplace: Workplace, *, as_json: bool) -> None:
     from orchestration.run.demo import DemoSite, demo_port, obtain, refuse_busy_port
 
     port = demo_port()  # before the configuration, which has it in its URLs
-    console = tables.console(as_json)
+    out = console(as_json)
     options = Options(DEMO_RECIPE)
     if not list(Driver(workplace, options).due_crawls()):
         run_to_date(workplace, options, as_json=as_json)
         return
     refuse_busy_port(port, f"HEADWATER_DEMO_PORT={port + 1} make demo")  # before the download
-    with terminal(console) as bars:
+    with terminal(out) as bars:
         bars.start("demo sources")
         root = obtain(workplace.home, bars)
         bars.finish("obtained")
     with DemoSite(root, port) as site:
-        console.print(f"Serving the demo sources on {site.url} while they are crawled.", highlight=False)
+        out.print(f"Serving the demo sources on {site.url} while they are crawled.", highlight=False)
         run_to_date(workplace, options, as_json=as_json)
 
 

@@ -29,7 +29,7 @@ def takedown(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of sentences.")] = False,
 ) -> None:
-    """Delete objects under every commit, for ever, and list what else on main and in the home holds their text.
+    """Delete objects under every commit, for good, and list what else on main and in the home holds their text.
 
     Cannot be undone. Exit code 3 when the text was found elsewhere.
     """

@@ -29,7 +29,7 @@ VERDICTS = frozenset({"BlockedError", "ConfigError", "PublishedOnceError", "KeyO
 
 @dataclass(frozen=True)
 class Tries:
-    """What became of the runs that were asked for the same."""
+    """How the runs that were asked for the same ended."""
 
     count: int
     failed: int

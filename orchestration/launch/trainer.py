@@ -130,7 +130,7 @@ def launch(
     """Run the training program on one request until it ends; on any exception here, end it first.
 
     A run that lost a worker is started again and resumes from its last whole checkpoint. Not by torchrun's own
-    `--max-restarts`: that would as well repeat a refused request or a NaN, and could not know whether the run gets on.
+    `--max-restarts`: that would as well repeat a refused request or a NaN, and could not know whether the run makes progress.
     """
     request = read_request(request_path)
     why: dict[str, str] = {}

@@ -24,7 +24,7 @@ class WorkerLostError(BuildError):
 class StopWithoutProgress(stop_base):
     """No more restarts after so many in a row that saved no new checkpoint.
 
-    A run that gets on may be restarted for ever: on a large cluster something is always lost.
+    A run that makes progress may be restarted without limit: on a large cluster something is always lost.
     """
 
     def __init__(self, output: Path, restarts: int) -> None:

@@ -1,4 +1,4 @@
-"""Marks runs whose process is gone as failed: a killed process leaves its Dagster run STARTED for ever."""
+"""Marks runs whose process is gone as failed: a killed process leaves its Dagster run STARTED."""
 
 from __future__ import annotations
 

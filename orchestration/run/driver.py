@@ -29,7 +29,7 @@ from orchestration.run.in_process import RunResult, run_in_process
 from orchestration.stages import BY_NAME, JOBS, STAGES, Job, follows_data
 
 BINDING_STAGES = tuple(stage.name for stage in STAGES if stage.partition == "run" and stage.once)
-"""What a run is for ever bound to: if one is stale, the recipe changed, and a new run is due."""
+"""What a run stays bound to: if one is stale, the recipe changed, and a new run is due."""
 
 
 class RunFailedError(HeadwaterError):
@@ -292,14 +292,14 @@ class Driver:
 
 
 def _check_rebuild(names: Sequence[str]) -> None:
-    """Raises ConfigError for what is no asset, or is published once and for ever."""
+    """Raises ConfigError for what is no asset, or is published only once."""
     unknown = sorted(set(names) - set(BY_NAME))
     if unknown:
         raise ConfigError(f"no asset {', '.join(unknown)}; known: {', '.join(BY_NAME)}")
     once = sorted(name for name in names if BY_NAME[name].once)
     if once:
         raise ConfigError(
-            f"{', '.join(once)}: published once and for ever, never built again. "
+            f"{', '.join(once)}: published once, never built again. "
             "--recrawl SOURCE makes a new crawl, --new-run a new training run."
         )
 

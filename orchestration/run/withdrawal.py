@@ -1,7 +1,7 @@
 """The way out of a takedown: `headwater run --recrawl SOURCE` starts a source anew when something of it was taken down.
 
 A crawl says what changed since the one before, so that a later crawl needs the files of the earlier ones. Where some
-are gone for ever, all crawls of the source leave main before it is crawled, and the new one is its first: every page
+are gone, all crawls of the source leave main before it is crawled, and the new one is its first: every page
 is new, and what is made from it needs nothing that is gone. Their history stays. Killed in between, or where the new
 crawl fails, the source has no crawl, and every `headwater run` tries it until one succeeds.
 """

@@ -225,7 +225,7 @@ class VersionedStore(Protocol):
         ...
 
     def tag(self, name: str, ref: str, message: str = "") -> None:
-        """Name a commit for ever; re-tagging with another commit is an error."""
+        """Name a commit for good; re-tagging with another commit is an error."""
         ...
 
     def tags(self) -> dict[str, str]:

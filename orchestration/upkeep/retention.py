@@ -1,6 +1,6 @@
 """Which checkpoints stay resumable when there are many runs.
 
-Lineage, scores and release cards name models (`hf/`), and those stay for ever. The optimiser's state (`dcp/`) is three
+Lineage, scores and release cards name models (`hf/`), and those stay. The optimiser's state (`dcp/`) is three
 quarters of the bytes and only serves to train on: it stays for the newest runs of a recipe, and for every run at the
 commits that tags keep. Data versions do not count it, so nothing becomes stale.
 """

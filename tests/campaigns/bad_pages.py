@@ -58,7 +58,7 @@ HEAVY += ["bomb-members", "100-mb", "100-mb-chunked", "endless", "nested-tags", 
 
 @dataclass(frozen=True)
 class Row:
-    """What became of one case. `problem`: empty, or what went wrong."""
+    """How one case ended. `problem`: empty, or what went wrong."""
 
     stage: str
     case: str
@@ -157,7 +157,7 @@ def extract_case(case: str) -> dict[str, Any]:
 
 
 def extraction_rows() -> list[Row]:
-    """What became of every payload."""
+    """How every payload ended."""
     rows = []
     cases = payloads()
     large = [case for case in cases if " MB" in case or "10^6" in case]

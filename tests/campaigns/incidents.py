@@ -130,7 +130,7 @@ def inputs_of(root: Path, case: Case) -> tuple[list[Segment], list[str]]:
 
 
 def train(root: Path, case: Case) -> dict[str, Any]:
-    """One run as the assets make it, and what became of it."""
+    """One run as the assets make it, and how it ended."""
     inputs, bad = inputs_of(root / "inputs", case)
     recipes = RECIPES | {"training": RECIPES["training"] | LAYOUTS[case.layout] | {"seed": 1 + case.world}}
     usual = program.PROGRAM

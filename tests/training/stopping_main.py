@@ -1,6 +1,6 @@
 """The training program, stopped hard after a given step: `... --request request.json`, step in STOP_AFTER_STEP.
 
-STOP_HOW: kill = SIGKILL of this rank, as the kernel would; nan = the loss becomes NaN; hang = wait for ever;
+STOP_HOW: kill = SIGKILL of this rank, as the kernel would; nan = the loss becomes NaN; hang = wait forever;
 hang-last = only the last rank does. STOP_ONCE: a file; only the program that makes it stops.
 """
 

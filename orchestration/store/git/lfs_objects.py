@@ -2,7 +2,7 @@
 
 lfs/objects/ab/cd/abcd...   content, read-only, named by its SHA-256
 lfs/tmp/                    files under way; litter older than an hour is swept by gc
-lfs/purged/<sha256>.json    taken down for ever: why and when
+lfs/purged/<sha256>.json    taken down for good: why and when
 lfs/collected/ab/<sha256>   deleted by gc, so that "collected" is told from "lost"
 """
 
@@ -227,7 +227,7 @@ class LfsObjects:
         return {mark.stem: (self._tombstone(mark.stem) or _UNKNOWN)["reason"] for mark in marks}
 
     def purge(self, sha256: str, reason: str) -> int:
-        """Delete the bytes for ever; the tombstone comes first, so that a crash cannot lose it."""
+        """Delete the bytes for good; the tombstone comes first, so that a crash cannot lose it."""
         mark = self._purged / f"{sha256}.json"
         if self._tombstone(sha256) is None:
             tombstone = {"reason": reason, "at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -155,13 +155,13 @@ class GitStore:
         self._refs.delete(name)
 
     def tag(self, name: str, ref: str, message: str = "") -> None:
-        """Name a commit for ever; the same name for the same commit again is no error."""
+        """Name a commit for good; the same name for the same commit again is no error."""
         commit = self.resolve(ref)
         existing = self._refs.get(TAGS + name)
         if existing == commit:
             return
         if existing:
-            raise StoreError(f"tag {name!r} names commit {existing[:12]} for ever; it cannot name {commit[:12]} too")
+            raise StoreError(f"tag {name!r} already names commit {existing[:12]}; it cannot name {commit[:12]} too")
         paths.check_name(name, "tag")
         objects = NewObjects(self.git)
         tag = annotated_tag(objects, name, commit, message, int(time.time()))

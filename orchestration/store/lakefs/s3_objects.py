@@ -278,7 +278,7 @@ class S3Objects:
             raise
 
     def purge(self, sha256: str, reason: str) -> int:
-        """Delete a content for ever; the tombstone comes first. Returns the bytes freed."""
+        """Delete a content for good; the tombstone comes first. Returns the bytes freed."""
         if not _whole(self.tombstone(sha256)):
             at = datetime.now(UTC).isoformat(timespec="seconds")
             self.bucket.write_mark(f"purged/{sha256}.json", {"reason": reason, "at": at})

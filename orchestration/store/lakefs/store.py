@@ -127,13 +127,13 @@ class LakefsStore:
         self.api.delete_branch(encode(name))
 
     def tag(self, name: str, ref: str, message: str = "") -> None:
-        """Name a commit for ever; the same name for the same commit again is no error. lakeFS keeps no tag message."""
+        """Name a commit for good; the same name for the same commit again is no error. lakeFS keeps no tag message."""
         commit = self.resolve(ref)
         tags = self.tags()
         if tags.get(name) == commit:
             return
         if name in tags:
-            raise StoreError(f"tag {name!r} names commit {tags[name][:12]} for ever; it cannot name {commit[:12]} too")
+            raise StoreError(f"tag {name!r} already names commit {tags[name][:12]}; it cannot name {commit[:12]} too")
         check_new(name, "tag", self.branches(), tags)
         try:
             self.api.create_tag(encode(name), commit)

@@ -165,7 +165,7 @@ def test_a_page_that_nothing_links_is_still_asked_for(tmp_path: Path) -> None:
     assert changes(after)["/docs/d.html"] == ("removed", "http_404")
     assert changes(after)["/docs/e.html"] == ("unchanged", "not_modified")
     assert changes(after)["/docs/b.html"] == ("unchanged", "same_content")
-    assert "/docs/d.html" not in rows_of(third), "a page that is gone and not linked is not asked for for ever"
+    assert "/docs/d.html" not in rows_of(third), "a page that is gone and not linked is not asked for forever"
     assert "/docs/e.html" in rows_of(third)
 
 

@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> GitStore:
     store = GitStore.at(tmp_path / "store.git")
     for night in range(NIGHTS):
         store.commit("main", {f"crawl/{night:03d}/documents": b"%d" % night}, message=f"night {night}")
-    store.tag("run/one", "main", "kept for ever")
+    store.tag("run/one", "main", "kept forever")
     return store
 
 
