@@ -28,10 +28,10 @@ ui: $(INSTALLED) ## the graph in the browser
 	@$(BIN)/headwater ui
 
 test: $(INSTALLED) ## all tests but those that take minutes each
-	@$(BIN)/pytest -m 'not slow and not campaign' -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+	@deploy/with-test-packages.sh $(BIN)/pytest -m 'not slow and not campaign' -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 test-slow: $(INSTALLED) ## the others: whole builds that are killed, disturbed, repeated
-	@$(BIN)/pytest -m 'slow and not campaign' -n $(SLOW_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
+	@deploy/with-test-packages.sh $(BIN)/pytest -m 'slow and not campaign' -n $(SLOW_WORKERS) --dist loadfile --no-loadscope-reorder --durations 10
 
 check: $(INSTALLED) ## lint, format, types, who may import whom, the shape of the graph, figures in the docs
 	@$(BIN)/ruff check

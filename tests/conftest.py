@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.harness import Home
-from tests.seconds import pytest_terminal_summary as pytest_terminal_summary
+from tests.seconds import tell_seconds
 from tests.shared_build import Built, built_once, the_site
 from tests.shared_build import pytest_configure_node as pytest_configure_node
+from tests.skips import count_skips
 from tests.skips import pytest_runtest_makereport as pytest_runtest_makereport
 
 LONG_FIRST = (
@@ -25,6 +26,12 @@ LONG_FIRST = (
 )
 """Files that take minutes. Begun last, one of them would keep one worker busy and the others idle. The first to need
 the whole build makes it; what comes next does not need it, so that nobody waits."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where the time went, and what was not run."""
+    tell_seconds(terminalreporter)
+    count_skips(terminalreporter)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import pytest
 LONGEST = 12
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def tell_seconds(terminalreporter: pytest.TerminalReporter) -> None:
     """Sum over set-up, call and tear-down; with several workers the sum is more than the time that passed."""
     folders: defaultdict[str, float] = defaultdict(float)
     files: defaultdict[str, float] = defaultdict(float)
