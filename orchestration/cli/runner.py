@@ -10,6 +10,7 @@ from typing import Any, TextIO, cast
 
 from assets.build import SilentProgress
 from orchestration.cli.render import tables
+from orchestration.cli.render.summary import summary
 from orchestration.cli.render.takedown import named
 from orchestration.graph.unfinished import abandon
 from orchestration.identity.catalog import read_catalog
@@ -54,7 +55,7 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
     if not done and not driver.failures and not driver.waiting:
         console.print("Everything is up to date: nothing to do.")
     gone = taken_down(workplace.store)
-    tables.summary(workplace, catalog, done, time.monotonic() - started, gone, as_json=as_json)
+    summary(workplace, catalog, done, time.monotonic() - started, gone, as_json=as_json)
     named(gone, console)
     driver.raise_failures()
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestration.cli.render import tables
+from orchestration.cli.render.summary import summary
 from orchestration.identity.catalog import Catalog
 
 HOW = "on PATH in this shell: `source"
@@ -16,7 +16,7 @@ HOW = "on PATH in this shell: `source"
 
 def last_lines(capsys: pytest.CaptureFixture[str]) -> str:
     workplace = SimpleNamespace(store_place="store.git", home=Path("home"), store=None)
-    tables.summary(workplace, Catalog("0" * 40, {}), [], 1.0, as_json=False)
+    summary(workplace, Catalog("0" * 40, {}), [], 1.0, as_json=False)
     return capsys.readouterr().out
 
 
