@@ -14,7 +14,7 @@ import dagster as dg
 
 from orchestration.graph.in_progress import PARTITION_TAG, Running, making, publishing_crawl, unfinished_runs
 from orchestration.graph.retries import ASKED_TAG, tries
-from orchestration.graph.search_tags import search_tags
+from orchestration.identity.search_tags import search_tags
 from orchestration.graph.unfinished import unfinished_crawls
 from orchestration.identity.catalog import Catalog, read_catalog
 from orchestration.identity.fingerprint import digest_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from assets.errors import HeadwaterError
 from orchestration.config import ConfigError
-from orchestration.graph.search_tags import search_tags
+from orchestration.identity.search_tags import search_tags
 from orchestration.graph.unfinished import TRIES, failures, registered, unfinished_crawls
 from orchestration.identity.catalog import Catalog, read_catalog
 from orchestration.identity.key_order import Kind, check_order
