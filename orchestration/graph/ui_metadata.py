@@ -112,7 +112,7 @@ def state_when_loaded(items: Sequence[Item]) -> str:
             *causes[:SHOWN_CAUSES],
             *more,
             "",
-            "The UI's mark `Outdated` is Dagster's: it compares data and code versions, and knows neither recipes nor "
+            "The UI's mark `Unsynced` is Dagster's: it compares data and code versions, and knows neither recipes nor "
             "inputs that are frozen or pinned. Schedules and sensors go by `headwater status`.",
         ]
     )

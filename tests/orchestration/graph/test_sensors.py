@@ -262,3 +262,38 @@ def test_an_untouched_dagster_yaml_of_an_earlier_version_is_brought_up_to_date(
     earlier = frozenset({hashlib.sha256(settings.read_bytes()).hexdigest()})
     monkeypatch.setattr(workplace, "EARLIER_DAGSTER_YAML", earlier)
     assert "run_retries" in built.workplace.dagster_home.joinpath("dagster.yaml").read_text()
+
+
+def test_runs_of_the_command_are_runs_of_their_job_with_verdicts_per_partition(built: Nights) -> None:
+    from dagster import AssetCheckKey, AssetKey, RunsFilter
+
+    instance = built.workplace.instance
+    listed = instance.get_runs(
+        RunsFilter(job_name="crawl_job", tags={".dagster/repository": "__repository__@headwater"})
+    )
+    assert {run.tags["headwater/source"] for run in listed} == {"alpha", "beta"}
+    assert all("never built" in run.tags["headwater/reason"] for run in listed)
+    for page in range(30):
+        built.write("alpha", page, f"binary {page}")  # a night of pages without text
+    assert built.tick("recrawl_alpha", night(2)).execute() == [False]
+    assert built.tick("recrawl_beta", night(2)).execute() == [True]
+    key = AssetCheckKey(AssetKey("extracted_documents"), "source_was_not_wiped_out")
+    infos = built.workplace.instance.event_log_storage.get_asset_check_partition_info([key])
+    assert {info.partition_key: info.latest_execution_status.value for info in infos if info.is_current} == {
+        f"alpha@{FIRST}": "SUCCEEDED",
+        f"beta@{FIRST}": "SUCCEEDED",
+        f"alpha@{SECOND}": "FAILED",
+        f"beta@{SECOND}": "SUCCEEDED",
+    }
+
+
+def test_a_source_that_is_late_is_seen_although_its_schedule_is_off(built: Nights) -> None:
+    from orchestration.graph.freshness import verdict
+
+    late = verdict(built.workplace.instance, "alpha")
+    assert not late.passed
+    assert f"its last published crawl is alpha@{FIRST}" in (late.description or "")
+    assert "The schedule recrawl_alpha is off" in (late.description or "")
+    built.run("alpha")
+    assert verdict(built.workplace.instance, "alpha").passed
+    assert not verdict(built.workplace.instance, "beta").passed
