@@ -194,7 +194,7 @@ def plan(
 
     workplace = open_workplace()
     driver = Driver(workplace, Options(recipe, tuple(recrawl or ()), train))
-    render_status.plan(driver.preview(), read_catalog(workplace.store), as_json=json)
+    render_status.plan(driver.preview(), read_catalog(workplace.store), driver.outlooks(), as_json=json)
 
 
 @app.command()

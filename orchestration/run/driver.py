@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,8 @@ from orchestration.process.reaper import CUT_SHORT_TAG, HOST_TAG, PID_TAG, reap_
 from orchestration.process.workplace import Workplace
 from orchestration.publish.evidence import ACCEPT_YIELD_TAG
 from orchestration.publish.publisher import ALLOW_STALE_TAG, FORCE_TAG
+from orchestration.run.demo_pages import DemoPages
+from orchestration.run.demo_site import DemoError
 from orchestration.run.failures import Failure, told
 from orchestration.stages import BY_NAME, JOBS, STAGES, Job, follows_data
 
@@ -68,8 +70,9 @@ class Step:
 class Driver:
     """Plans and executes one `headwater run`."""
 
-    def __init__(self, workplace: Workplace, options: Options) -> None:
+    def __init__(self, workplace: Workplace, options: Options, say: Callable[[str], None] = lambda words: None) -> None:
         self.workplace, self.options = workplace, options
+        self.demo_pages = DemoPages(workplace.home, workplace.config.sources, say)
         self.failures: list[Failure] = []
         self.waiting: dict[str, list[str]] = {}
         """What was not built because something that it reads is not fresh, and that."""
@@ -176,13 +179,18 @@ class Driver:
             lineage = _whole_job("audit_job", None, "what is upstream changes")
         return [step for step in [*steps, lineage] if step.assets]
 
+    def outlooks(self) -> list[str]:
+        """Of the crawls that `run` would make of the demo's pages: who serves them, or why they would fail."""
+        said = [self.demo_pages.outlook(split_key(key)[0]) for key in self.due_crawls()]
+        return [words for words in said if words]
+
     # --- executing
 
     def attempt(self, step: Step) -> bool:
         """Run one step; a failure is kept for `raise_failures`, so that the steps that do not need it go on."""
         try:
             self.execute(step)
-        except (RunFailedError, PartitionError) as error:
+        except (RunFailedError, PartitionError, DemoError) as error:
             self.failures.append(Failure(step.job, step.partition, str(error)))
             self._failed |= {(name, step.partition) for name in step.assets}
             if step.partition:  # what else of it waits is told with it
@@ -196,7 +204,7 @@ class Driver:
             raise RunFailedError(told(self.failures, self.waiting, read_catalog(self.workplace.store)))
 
     def execute(self, step: Step) -> None:
-        """Run one step as a Dagster run. Raises RunFailedError with the failing asset's own message, KeyOrderError."""
+        """Run one step as a Dagster run. Raises RunFailedError with the failing asset's own message, KeyOrderError, DemoError."""
         import dagster as dg
 
         from orchestration.graph.definitions import defs
@@ -206,6 +214,8 @@ class Driver:
             kind: Kind = "crawl" if step.job == "crawl_job" else "run"
             published = read_catalog(self.workplace.store).partitions(CRAWL if kind == "crawl" else PLANNER)
             check_order(kind, step.partition, published)  # a partition that may not be is not even begun
+            if CRAWL in step.assets:
+                self.demo_pages.require(split_key(step.partition)[0])
             instance.add_dynamic_partitions(kind, [step.partition])
         tags = {PID_TAG: str(os.getpid()), HOST_TAG: socket.gethostname(), "dagster/max_retries": "0"}
         if self.options.allow_stale:
@@ -245,7 +255,8 @@ class Driver:
                 ) from None
             if not no_run_is_under_way(self.workplace):
                 reap_dead_runs(self.workplace.instance)
-            yield
+            with self.demo_pages:
+                yield
 
     # --- looking
 
