@@ -74,20 +74,17 @@ class DemoPages:
             self._say(f"Crawls of {listed(here)} would fail: {error}")
         self._keep()
 
-    def outlook(self, source: str) -> str | None:
-        """Who would serve the pages of a source, or what is in the way; None where they are not the demo's."""
-        if not self._is_here(source):
+    def outlook(self, sources: Sequence[str]) -> str | None:
+        """Who would serve the pages of those that are the demo's, or what is in the way; None where none is."""
+        here = [source for source in sources if self._is_here(source)]
+        if not here:
             return None
-        root = obtained(self._home)
-        if not listens(demo_port()):
-            return (
-                _never_fetched([source])
-                if root is None
-                else f"{source}: `headwater run` serves {root} on {_address()}."
-            )
-        if root and not serves(root, demo_port()):
-            return _stranger([source])
-        return f"{source}: its pages are being served on {_address()}."
+        root, port = obtained(self._home), demo_port()
+        if not listens(port):
+            return f"{listed(here)}: `headwater run` serves {root} on {_address()}." if root else _never_fetched(here)
+        return (
+            _stranger(here) if root and not serves(root, port) else f"{listed(here)}: served on {_address()} already."
+        )
 
     def _is_here(self, source: str) -> bool:
         """By the addresses. While the demo was never fetched, anything on its port may be meant."""

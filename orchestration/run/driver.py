@@ -179,11 +179,6 @@ class Driver:
             lineage = _whole_job("audit_job", None, "what is upstream changes")
         return [step for step in [*steps, lineage] if step.assets]
 
-    def outlooks(self) -> list[str]:
-        """Of the crawls that `run` would make of the demo's pages: who serves them, or why they would fail."""
-        said = [self.demo_pages.outlook(split_key(key)[0]) for key in self.due_crawls()]
-        return [words for words in said if words]
-
     # --- executing
 
     def attempt(self, step: Step) -> bool:
