@@ -194,7 +194,8 @@ def plan(
 
     workplace = open_workplace()
     driver = Driver(workplace, Options(recipe, tuple(recrawl or ()), train))
-    render_status.plan(driver.preview(), read_catalog(workplace.store), as_json=json)
+    outlook = driver.demo_pages.outlook([key.partition("@")[0] for key in driver.due_crawls()])
+    render_status.plan(driver.preview(), read_catalog(workplace.store), outlook, as_json=json)
 
 
 @app.command()

@@ -32,10 +32,12 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
     A step that fails stops only what needs it; RunFailedError tells of all of them at the end.
     """
     out = console(as_json)
-    driver = Driver(workplace, options)
+    driver = Driver(workplace, options, lambda words: out.print(words, highlight=False))
     started, done = time.monotonic(), []
     with interrupts_are_never_lost(), driver.exclusive(), terminal(out), _quiet_libraries():
         abandon(workplace, options.abandon)
+        for source in options.recrawl:
+            driver.demo_pages.require(source)  # before anything of it is withdrawn or begun
         for source, crawls in withdraw(workplace, options.recrawl).items():
             words = f"{source}: something of it was taken down; its {crawls} crawl(s) leave main, it is crawled anew"
             out.print(words, highlight=False)
@@ -61,23 +63,21 @@ def run_to_date(workplace: Workplace, options: Options, *, as_json: bool) -> Non
 
 
 def run_demo(workplace: Workplace, *, as_json: bool) -> None:
-    """Obtain and serve the demo sources, then the same as `headwater run`."""
-    from orchestration.run.demo import DemoSite, demo_port, obtain, refuse_busy_port
+    """Obtain the demo sources, then the same as `headwater run`, which serves them."""
+    from orchestration.run.demo import obtain, obtained, refuse_busy_port
+    from orchestration.run.demo_site import demo_port, serves
 
     port = demo_port()  # before the configuration, which has it in its URLs
-    out = console(as_json)
     options = Options(DEMO_RECIPE)
-    if not list(Driver(workplace, options).due_crawls()):
-        run_to_date(workplace, options, as_json=as_json)
-        return
-    refuse_busy_port(port, f"HEADWATER_DEMO_PORT={port + 1} make demo")  # before the download
-    with terminal(out) as bars:
-        bars.start("demo sources")
-        root = obtain(workplace.home, bars)
-        bars.finish("obtained")
-    with DemoSite(root, port) as site:
-        out.print(f"Serving the demo sources on {site.url} while they are crawled.", highlight=False)
-        run_to_date(workplace, options, as_json=as_json)
+    if list(Driver(workplace, options).due_crawls()):
+        served = obtained(workplace.home)
+        if served is None or not serves(served, port):
+            refuse_busy_port(port, f"HEADWATER_DEMO_PORT={port + 1} make demo")  # before the download
+        with terminal(console(as_json)) as bars:
+            bars.start("demo sources")
+            obtain(workplace.home, bars)
+            bars.finish("obtained")
+    run_to_date(workplace, options, as_json=as_json)
 
 
 @contextmanager

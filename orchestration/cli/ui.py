@@ -30,7 +30,8 @@ def ui(
     from orchestration.launch.board_facts import UI_URL
     from orchestration.process.terminal import console
     from orchestration.process.workplace import open_workplace
-    from orchestration.run.demo import refuse_busy_port
+    from orchestration.run.demo_pages import DemoPages
+    from orchestration.run.demo_site import refuse_busy_port
 
     refuse_busy_port(port, "headwater ui --port N")
     workplace = open_workplace()
@@ -41,8 +42,15 @@ def ui(
     os.environ.setdefault(UI_URL, origin[0] if origin else f"http://127.0.0.1:{port}")
     os.chdir(REPOSITORY)
     said = f"Dagster UI of {workplace.home}: http://127.0.0.1:{port} (Ctrl+C ends it)"
-    console().print(said, markup=False, soft_wrap=True)
-    with open_home_instance(workplace.dagster_home) as instance:
+    out = console()
+    out.print(said, markup=False, soft_wrap=True)
+    with (
+        DemoPages(
+            workplace.home, workplace.config.sources, lambda words: out.print(words, markup=False, soft_wrap=True)
+        ) as pages,
+        open_home_instance(workplace.dagster_home) as instance,
+    ):
+        pages.serve_all()
         run_ui(instance, port, origin or ())
 
 

@@ -24,7 +24,8 @@ from orchestration.doctor import machine
 from orchestration.doctor.finding import Finding, well
 from orchestration.doctor.store import newest_moments, store, takedowns
 from orchestration.process.offline import DEFAULTS
-from orchestration.run.demo_site import DemoError, demo_port, refuse_busy_port
+from orchestration.run.demo import obtained
+from orchestration.run.demo_site import DemoError, demo_port, refuse_busy_port, serves
 
 if TYPE_CHECKING:
     from assets.sources.variables import Variables
@@ -153,7 +154,9 @@ def _demo_port(place: _Place) -> list[Finding]:
         return []
     name = "demo port"
     try:
-        port = demo_port(place.environ)
+        port, served = demo_port(place.environ), obtained(place.home)
+        if served and serves(served, port):
+            return [well(name, f"{port} has this home's demo pages: a running command serves them")]
         refuse_busy_port(port, f"HEADWATER_DEMO_PORT={port + 1 if port < 65535 else port - 1} make demo")
     except DemoError as error:
         return [Finding(name, False, "error", str(error), "Choose another port with HEADWATER_DEMO_PORT.")]

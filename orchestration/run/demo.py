@@ -44,10 +44,9 @@ class _Package:
 
 def obtain(home: Path, progress: Progress) -> Path:
     """The folder to serve, made on the first call and only found again on later ones. Raises DemoError."""
-    folder = home / "demo"
-    served, marker = folder / "www", folder / "obtained.json"
-    if _is_done(marker) and served.is_dir():
-        return served
+    if found := obtained(home):
+        return found
+    folder, served, marker = _places(home)
     _require_tools_and_space(folder)
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix="work-") as work:
@@ -55,6 +54,18 @@ def obtain(home: Path, progress: Progress) -> Path:
     except OSError as error:
         raise DemoError(f"{folder}: {error}. Free some space there, or set HEADWATER_HOME to another disk.") from error
     return served
+
+
+def obtained(home: Path) -> Path | None:
+    """The folder to serve, if `obtain` has made it in this home."""
+    _, served, marker = _places(home)
+    return served if _is_done(marker) and served.is_dir() else None
+
+
+def _places(home: Path) -> tuple[Path, Path, Path]:
+    """The demo's folder, in it the one to serve, and the file that says that it is whole."""
+    folder = home / "demo"
+    return folder, folder / "www", folder / "obtained.json"
 
 
 def _make(work: Path, served: Path, marker: Path, progress: Progress) -> None:

@@ -6,10 +6,13 @@ site, so that one start URL reaches all of it. Only what a crawler needs: no oth
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import html
+import http.client
 import os
+import socket
 import sys
 import threading
 from collections.abc import Mapping
@@ -26,6 +29,8 @@ from assets.errors import HeadwaterError
 HOST = "127.0.0.1"
 DEFAULT_PORT = 8765
 PORT_VARIABLE = "HEADWATER_DEMO_PORT"
+_WHOSE = "/.well-known/headwater-demo"
+_ANSWER_S = 2.0  # a server that takes longer to say that it is ours is not
 ROBOTS = b"User-agent: *\nAllow: /\n"
 
 
@@ -47,25 +52,61 @@ def demo_port(environ: Mapping[str, str] = os.environ) -> int:
 
 def refuse_busy_port(port: int, remedy: str) -> None:
     """Raise PortBusyError when `port` is taken on localhost; `remedy` is the command that picks another."""
-    import socket
+    try:
+        _bind(port)
+    except OSError as error:
+        raise _port_error(port, error, remedy) from None
 
+
+def is_free(port: int) -> bool:
+    """Whether this process could listen there; asks nobody who does."""
+    try:
+        _bind(port)
+    except OSError:
+        return False
+    return True
+
+
+def _bind(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError as error:
-            raise _port_error(port, error, remedy) from None
+        probe.bind((HOST, port))
+
+
+def listens(port: int) -> bool:
+    """Whether anybody does on localhost, at `port`."""
+    with contextlib.suppress(OSError), socket.create_connection((HOST, port), timeout=_ANSWER_S):
+        return True
+    return False
+
+
+def serves(root: Path, port: int) -> bool:
+    """Whether what listens on `port` is a DemoSite of this very folder, in this process or another one."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", _WHOSE)
+        answer = connection.getresponse()
+        return answer.status == HTTPStatus.OK and answer.read(1000) == _signature(root.resolve())
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _signature(root: Path) -> bytes:
+    """Names a folder of this machine without telling where it is."""
+    return hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest().encode()
 
 
 def _port_error(port: int, error: OSError, remedy: str) -> DemoError:
     if error.errno == errno.EADDRINUSE:
-        return PortBusyError(f"Port {port} on {HOST} is in use{_listener(port)}. End that, or use another: {remedy}")
+        return PortBusyError(f"Port {port} on {HOST} is in use{listener(port)}. End that, or use another: {remedy}")
     if error.errno == errno.EACCES:
         return DemoError(f"Port {port} needs root (it is below 1024). Use another: {remedy}")
     return DemoError(f"Port {port} on {HOST} cannot be opened: {error}. Use another: {remedy}")
 
 
-def _listener(port: int) -> str:
+def listener(port: int) -> str:
     """` by NAME (process 123)` where this user may know, else nothing."""
     try:
         import psutil
@@ -205,6 +246,8 @@ def _is_language_folder(root: Path, path: str) -> bool:
 def _page(root: Path, path: str) -> _Page | None:
     if path == "/robots.txt":
         return _Page(ROBOTS, int(root.stat().st_mtime), "text/plain; charset=utf-8")
+    if path == _WHOSE:
+        return _Page(_signature(root), int(root.stat().st_mtime), "text/plain; charset=utf-8")
     target = _inside(root, path)
     if target is None:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -24,6 +24,8 @@ from orchestration.process.reaper import CUT_SHORT_TAG, HOST_TAG, PID_TAG, reap_
 from orchestration.process.workplace import Workplace
 from orchestration.publish.evidence import ACCEPT_YIELD_TAG
 from orchestration.publish.publisher import ALLOW_STALE_TAG, FORCE_TAG
+from orchestration.run.demo_pages import DemoPages
+from orchestration.run.demo_site import DemoError
 from orchestration.run.failures import Failure, told
 from orchestration.run.in_process import RunResult, run_in_process
 from orchestration.stages import BY_NAME, JOBS, STAGES, Job, follows_data
@@ -69,8 +71,9 @@ class Step:
 class Driver:
     """Plans and executes one `headwater run`."""
 
-    def __init__(self, workplace: Workplace, options: Options) -> None:
+    def __init__(self, workplace: Workplace, options: Options, say: Callable[[str], None] = lambda words: None) -> None:
         self.workplace, self.options = workplace, options
+        self.demo_pages = DemoPages(workplace.home, workplace.config.sources, say)
         self.failures: list[Failure] = []
         self.waiting: dict[str, list[str]] = {}
         """What was not built because something that it reads is not fresh, and that."""
@@ -184,7 +187,7 @@ class Driver:
         """Run one step; a failure is kept for `raise_failures`, so that the steps that do not need it go on."""
         try:
             self.execute(step)
-        except (RunFailedError, PartitionError) as error:
+        except (RunFailedError, PartitionError, DemoError) as error:
             self.failures.append(Failure(step.job, step.partition, str(error)))
             self._failed |= {(name, step.partition) for name in step.assets}
             if step.partition:  # what else of it waits is told with it
@@ -198,12 +201,14 @@ class Driver:
             raise RunFailedError(told(self.failures, self.waiting, read_catalog(self.workplace.store)))
 
     def execute(self, step: Step) -> None:
-        """Run one step as a Dagster run. Raises RunFailedError with the failing asset's own message, KeyOrderError."""
+        """Run one step as a Dagster run. Raises RunFailedError with the failing asset's own message, KeyOrderError, DemoError."""
         instance = self.workplace.instance
         if step.partition:
             kind: Kind = "crawl" if step.job == "crawl_job" else "run"
             published = read_catalog(self.workplace.store).partitions(CRAWL if kind == "crawl" else PLANNER)
             check_order(kind, step.partition, published)  # a partition that may not be is not even begun
+            if CRAWL in step.assets:
+                self.demo_pages.require(split_key(step.partition)[0])
             instance.add_dynamic_partitions(kind, [step.partition])
         result = run_in_process(instance, step.job, step.partition, step.assets, self._tags(step))
         self._built |= {(name, step.partition) for name in step.assets}
@@ -242,7 +247,8 @@ class Driver:
                 ) from None
             if not no_run_is_under_way(self.workplace):
                 reap_dead_runs(self.workplace.instance)
-            yield
+            with self.demo_pages:
+                yield
 
     # --- looking
 

@@ -88,8 +88,8 @@ def _count_of(older: Sequence[Any]) -> str:
     return f"{len(older):,} older (--json)"
 
 
-def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
-    """Steps with causes and the seconds their last builds took."""
+def plan(steps: Sequence[Any], catalog: Catalog, outlook: str | None = None, *, as_json: bool) -> None:
+    """Steps with causes and the seconds their last builds took; then what is to be expected of the crawls."""
     durations: dict[str, list[float]] = {}
     for (asset, _), manifest in catalog.manifests.items():
         durations.setdefault(asset, []).append(manifest["duration_s"])
@@ -107,7 +107,9 @@ def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
     ]
     known = [row["seconds"] for row in rows if row["seconds"] is not None]
     if as_json:
-        emit({"steps": rows, "seconds": sum(known), "assets_without_history": len(rows) - len(known)})
+        emit(
+            {"steps": rows, "seconds": sum(known), "assets_without_history": len(rows) - len(known), "outlook": outlook}
+        )
         return
     out = console()
     if not rows:
@@ -124,6 +126,8 @@ def plan(steps: Sequence[Any], catalog: Catalog, *, as_json: bool) -> None:
     out.print(grid)
     note = f", {len(rows) - len(known)} never built before (unknown)" if len(known) < len(rows) else ""
     out.print(f"About {sum(known):.0f} s{note}.")
+    if outlook:
+        out.print(outlook, markup=False, soft_wrap=True)
 
 
 def _seconds(rows: Sequence[dict[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from orchestration.doctor import checks as doctor
 from orchestration.doctor import machine
 from orchestration.doctor.checks import run_checks
 from orchestration.doctor.finding import Finding
+from orchestration.run.demo_site import DemoSite
 
 
 def by_name(findings: list[Finding]) -> dict[str, Finding]:
@@ -141,6 +142,12 @@ def test_a_busy_port(place: doctor._Place) -> None:
     assert not found.ok
     assert f"Port {port}" in found.found
     assert "HEADWATER_DEMO_PORT" in found.remedy
+    served = place.home / "demo/www"
+    served.mkdir(parents=True)
+    (place.home / "demo/obtained.json").write_text('{"layout": 1}', encoding="utf-8")
+    with DemoSite(served, port):
+        [found] = doctor._demo_port(busy)
+    assert found.ok, "`headwater ui` serves them"
 
 
 def test_versions_that_differ_from_the_pins() -> None:
