@@ -32,7 +32,6 @@ def test_the_run_that_was_blocked_says_so_in_our_words(visitor: Visitor) -> None
     assert visitor.frames_of_ours() <= {DAGSTERS_EDGE}
 
 
-@pytest.mark.xfail(reason="check results have no partition", strict=True)
 def test_a_green_check_of_one_source_hides_no_blocked_one_of_another(visitor: Visitor) -> None:
     visitor.launches("crawl_delta", f"site@{STAMP}")
     visitor.sees(re.compile("^Success$"))

@@ -111,7 +111,6 @@ def test_runs_of_the_command_line_are_in_the_list_of_runs(visitor: Visitor) -> N
     visitor.keeps("runs")
 
 
-@pytest.mark.xfail(reason="runs of `headwater run` have no code location yet", strict=True)
 def test_runs_of_the_command_line_are_on_the_timeline(visitor: Visitor) -> None:
     visitor.opens("/overview/activity/timeline")
     visitor.sees("Jobs", "Now")
@@ -120,7 +119,6 @@ def test_runs_of_the_command_line_are_on_the_timeline(visitor: Visitor) -> None:
     visitor.sees(*JOBS, within_ms=10_000)
 
 
-@pytest.mark.xfail(reason="runs of `headwater run` have no code location yet", strict=True)
 def test_runs_of_the_command_line_are_among_those_of_their_job(visitor: Visitor) -> None:
     visitor.opens(f"/locations/{visitor.location()}/jobs/crawl_job/runs")
     visitor.sees("Created at")
@@ -128,7 +126,6 @@ def test_runs_of_the_command_line_are_among_those_of_their_job(visitor: Visitor)
     visitor.sees(BLOCKED, "Failure", within_ms=20_000)
 
 
-@pytest.mark.xfail(reason="the code location is named after the folder of the repository", strict=True)
 def test_the_code_location_has_our_name(visitor: Visitor) -> None:
     visitor.opens("/locations")
     visitor.sees("Loaded")
