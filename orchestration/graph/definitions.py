@@ -19,12 +19,12 @@ from orchestration.graph.freshness import build_freshness_checks, build_freshnes
 from orchestration.graph.launch_options import OPTIONS, RESOURCE, asked_of
 from orchestration.graph.retries import ASKED_TAG, VERDICT_TAG, VERDICTS
 from orchestration.graph.schedules import build_schedules
-from orchestration.identity.search_tags import search_tags
 from orchestration.graph.sensors import build_sensors
 from orchestration.graph.ui_metadata import latest_pictures, materialization_metadata, state_when_loaded
 from orchestration.identity.catalog import read_catalog
 from orchestration.identity.code_version import code_version
 from orchestration.identity.equivalences import canonical_code
+from orchestration.identity.search_tags import search_tags
 from orchestration.identity.status import walk
 from orchestration.process.asset_lock import AlreadyRunningError
 from orchestration.process.machine_errors import machine_trouble

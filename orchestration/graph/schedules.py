@@ -10,10 +10,10 @@ import dagster as dg
 from orchestration.config import ConfigError, load_config
 from orchestration.graph.in_progress import Running, making, of_source, unfinished_runs
 from orchestration.graph.retries import ASKED_TAG
-from orchestration.identity.search_tags import search_tags
 from orchestration.identity.catalog import read_catalog
 from orchestration.identity.key_order import KeyOrderError, believable, check_order
 from orchestration.identity.partitions import new_key, newest_keys, split_key
+from orchestration.identity.search_tags import search_tags
 from orchestration.identity.status import CRAWL, PLANNER, walk
 from orchestration.process.reaper import reap_dead_runs
 from orchestration.process.workplace import open_workplace

@@ -14,13 +14,13 @@ import dagster as dg
 
 from orchestration.graph.in_progress import PARTITION_TAG, Running, making, publishing_crawl, unfinished_runs
 from orchestration.graph.retries import ASKED_TAG, tries
-from orchestration.identity.search_tags import search_tags
 from orchestration.graph.unfinished import unfinished_crawls
 from orchestration.identity.catalog import Catalog, read_catalog
 from orchestration.identity.fingerprint import digest_of
 from orchestration.identity.key_order import believable
 from orchestration.identity.partitions import split_key
 from orchestration.identity.readiness import ready
+from orchestration.identity.search_tags import search_tags
 from orchestration.identity.status import Item, Status, walk
 from orchestration.process.reaper import reap_dead_runs
 from orchestration.process.terminal import listed

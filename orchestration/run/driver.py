@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 from assets.errors import HeadwaterError
 from orchestration.config import ConfigError
-from orchestration.identity.search_tags import search_tags
 from orchestration.graph.unfinished import TRIES, failures, registered, unfinished_crawls
 from orchestration.identity.catalog import Catalog, read_catalog
 from orchestration.identity.key_order import Kind, check_order
 from orchestration.identity.partitions import PartitionError, check_stamp, new_key, newest_keys, split_key
 from orchestration.identity.readiness import ready
+from orchestration.identity.search_tags import search_tags
 from orchestration.identity.status import CRAWL, PLANNER, Item, Status, published_crawls, walk, whole_crawls
 from orchestration.process.asset_lock import AlreadyRunningError
 from orchestration.process.dagster_peek import no_run_is_under_way
