@@ -11,7 +11,7 @@ INSTALLED := $(VENV)/.headwater-installed
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 campaign-ways-out constraints fixture-home clean
+.PHONY: help venv demo ui test test-slow check snapshot bench campaign-bad-input campaign-executors campaign-faults campaign-histories campaign-incidents campaign-sources campaign-kills campaign-layouts campaign-machine-faults campaign-goodput campaign-resume campaign-store campaign-s3 campaign-ways-out campaign-ui constraints fixture-home clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -62,6 +62,9 @@ campaign-kills: $(INSTALLED) ## kill the demo at random moments, resume, compare
 
 campaign-ways-out: $(INSTALLED) ## make every blocking check of the crawl and global stages fail, type each command of its message
 	@$(BIN)/pytest -m 'slow or campaign' -n $(TEST_WORKERS) tests/orchestration/publish/test_blocked_ways_out.py
+
+campaign-ui: $(INSTALLED) ## a person's way through the pages of `headwater ui`, in Debian's chromium; keeps a picture of each
+	@HEADWATER_UI_SCREENSHOTS=$${HEADWATER_UI_SCREENSHOTS:-build/ui} $(BIN)/pytest -m campaign tests/end_to_end/ui
 
 campaign-resume: $(INSTALLED) ## kill a training run at random steps, resume it, move it to other layouts: is it the same run?
 	@$(BIN)/python -m tests.campaigns.resume

@@ -3,9 +3,9 @@
 #
 #     deploy/with-test-packages.sh .venv/bin/pytest ...
 #
-# git-lfs reads the store from outside, strace injects faults, ip makes a network that counts packets, chromium opens the
-# UI, Slurm runs one training job, PostgreSQL keeps Dagster's history. A test without its package is skipped with the
-# package's name; where all could be installed, such a skip is a failure (tests/skips.py).
+# git-lfs reads the store from outside, strace injects faults, ip makes a network that counts packets, Slurm runs one
+# training job, PostgreSQL keeps Dagster's history. A test without its package is skipped with the package's name; where
+# all could be installed, such a skip is a failure (tests/skips.py).
 set -uo pipefail
 
 missing=()
@@ -16,7 +16,6 @@ needs git git
 needs git-lfs git-lfs
 needs strace strace
 needs docker-compose docker-compose
-needs chromium chromium
 needs ip iproute2
 needs sbatch slurm-wlm
 needs munged munge

@@ -45,7 +45,7 @@ def materialization_metadata(publication: Publication, store: VersionedStore) ->
     for title, png in report.plots.items():
         metadata[title + of] = dg.MetadataValue.md(_picture(title + of, png))
     for sample in report.samples:
-        metadata[f"sample: {sample.title}{of}"] = _sample_table(sample)
+        metadata[f"sample: {sample.title}{of}"] = sample_table(sample) if sample.rows else "none"
     metadata["statistics"] = dg.MetadataValue.json(report.stats)
     metadata["inputs"] = dg.MetadataValue.md(_inputs_table(manifest["identity"]["inputs"]))
     stage = BY_NAME[manifest["asset"]]
@@ -83,7 +83,8 @@ def _dropped_table(report: StageReport) -> str:
     return "\n".join(lines)
 
 
-def _sample_table(sample: Sample) -> dg.TableMetadataValue:
+def sample_table(sample: Sample) -> dg.TableMetadataValue:
+    """The first rows of a sample; white space that is the whole of a cell is made visible."""
     records = [
         dg.TableRecord({column: _cell(cell) for column, cell in zip(sample.columns, row, strict=True)})
         for row in sample.rows[:SAMPLE_ROWS]
@@ -92,9 +93,12 @@ def _sample_table(sample: Sample) -> dg.TableMetadataValue:
     return dg.TableMetadataValue(records=records, schema=dg.TableSchema(columns=columns))
 
 
+_SPACES = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
+
+
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str("" if value is None else value)
-    text = " ".join(text.split())
+    text = " ".join(text.split()) or text.translate(_SPACES)  # a token of spaces only is not an empty cell
     return text if len(text) <= CELL_CHARACTERS else text[: CELL_CHARACTERS - 1] + "…"
 
 
@@ -131,7 +135,9 @@ def latest_pictures(asset: str, store: VersionedStore, catalog: Catalog) -> str:
         return ""
     where = f"`{shown['partition']}`, " if shown["partition"] else ""
     which = "the largest partition" if by_size else "the newest version"
-    lines = [f"Plots of {which} when these definitions were loaded: {where}published {shown['created_at']}"]
+    lines = [
+        f"Plots of {which} when these definitions were loaded: {where}published {shown['created_at'][:16].replace('T', ' ')} UTC"
+    ]
     lines += [f"**{title}**\n\n{_picture(title, png)}" for title, png in list(plots.items())[:DESCRIPTION_PLOTS]]
     return "\n\n".join(lines)
 

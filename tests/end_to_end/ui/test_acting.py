@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 from tests.end_to_end.harness import Home
 from tests.end_to_end.ui.driving import BLOCKED, DAGSTERS_EDGE, Visitor
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first waits for the build
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]  # the first waits for the build
 
 
 def types_options(visitor: Visitor, words: str) -> None:

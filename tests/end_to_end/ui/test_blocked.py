@@ -9,7 +9,7 @@ import pytest
 from tests.end_to_end.harness import STAMP
 from tests.end_to_end.ui.driving import DAGSTERS_EDGE, Visitor, ask
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first waits for the build
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]  # the first waits for the build
 
 
 def test_a_blocked_check_is_red_and_says_why(visitor: Visitor) -> None:

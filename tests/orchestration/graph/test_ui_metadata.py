@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from assets.build import SilentProgress
+from assets.build import Sample, SilentProgress
 from orchestration.config import load_config
-from orchestration.graph.ui_metadata import main_file, materialization_metadata
+from orchestration.graph.ui_metadata import main_file, materialization_metadata, sample_table
 from orchestration.identity.catalog import prefix
 from orchestration.identity.digest import HIDDEN
 from orchestration.publish.publisher import Publisher, publish
@@ -49,3 +49,9 @@ def test_bytes_added_are_what_the_store_grew_by(tmp_path: Path) -> None:
 def test_the_columns_shown_are_those_of_the_table_that_the_asset_is_named_after() -> None:
     assert main_file("base_checkpoints", ["amendments.parquet", "checkpoints.parquet"]) == "checkpoints.parquet"
     assert main_file("raw_crawl", ["captures-00001.parquet", "captures-00000.parquet"]) == "captures-00000.parquet"
+
+
+def test_a_token_of_spaces_is_not_an_empty_cell() -> None:
+    shown = sample_table(Sample("tokens", ("token", "note"), (("   ", None), ("\n\t", "a  b"), ("the", ""))))
+    cells = [(record.data["token"], record.data["note"]) for record in shown.records]
+    assert cells == [("␣␣␣", ""), ("⏎⇥", "a b"), ("the", "")]
