@@ -189,13 +189,16 @@ def plan(
     """What `headwater run` would do, why, and about how long it takes (from earlier builds)."""
     from orchestration.cli.render import status as render_status
     from orchestration.identity.catalog import read_catalog
+    from orchestration.identity.status import CRAWL
     from orchestration.process.workplace import open_workplace
     from orchestration.run.driver import Driver, Options
 
     workplace = open_workplace()
     driver = Driver(workplace, Options(recipe, tuple(recrawl or ()), train))
-    outlook = driver.demo_pages.outlook([key.partition("@")[0] for key in driver.due_crawls()])
-    render_status.plan(driver.preview(), read_catalog(workplace.store), outlook, as_json=json)
+    steps = driver.preview()
+    crawled = [step.partition.partition("@")[0] for step in steps if step.partition and CRAWL in step.assets]
+    outlook = driver.demo_pages.outlook(crawled)
+    render_status.plan(steps, read_catalog(workplace.store), outlook, as_json=json)
 
 
 @app.command()

@@ -25,6 +25,7 @@ SAMPLE_ROWS = 12
 DESCRIPTION_PLOTS = 2
 CELL_CHARACTERS = 160
 SHOWN_CAUSES = 5
+_SPACES = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 
 
 def materialization_metadata(publication: Publication, store: VersionedStore) -> dict[str, Any]:
@@ -91,9 +92,6 @@ def sample_table(sample: Sample) -> dg.TableMetadataValue:
     ]
     columns = [dg.TableColumn(c, type="string", description=EVERYWHERE.get(c)) for c in sample.columns]
     return dg.TableMetadataValue(records=records, schema=dg.TableSchema(columns=columns))
-
-
-_SPACES = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 
 
 def _cell(value: Any) -> str:
